@@ -1,0 +1,1 @@
+"""Ranges and quantisation from video clips."""

@@ -1,0 +1,67 @@
+"""What every command shares: flags from a frozen dataclass, one line per error, exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import TypeVar
+
+from devil.errors import DevilError
+
+Options = TypeVar("Options")
+
+EXIT_FAILED = 1
+EXIT_INTERRUPTED = 130
+
+
+def run_command(
+    options: type[Options], work: Callable[[Options], dict | None], prog: str, args: list[str] | None = None
+) -> int:
+    """Parses the command line into `options` (a frozen dataclass) and calls `work` with it.
+
+    A `debug` field, where the dataclass has one, shows tracebacks; a `json` field makes the dictionary that `work`
+    returns the last line of stdout.
+
+    Returns:
+        The exit code: 0 done, 1 failed with one line on stderr, 130 interrupted. A usage error exits with 2 by itself.
+    """
+    import tyro
+
+    signal.signal(signal.SIGTERM, _interrupt)
+    parsed = tyro.cli(options, prog=prog, args=args, description=options.__doc__)
+    try:
+        result = work(parsed)
+        if getattr(parsed, "json", False) and result is not None:
+            sys.stdout.write(json.dumps(result) + "\n")
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        _say(f"{prog}: interrupted; nothing half-written was left")
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
+    except Exception as error:
+        if getattr(parsed, "debug", False):
+            raise
+        _say(f"{prog}: {_one_line(error)}")
+        return EXIT_FAILED
+    return 0
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, DevilError):
+        text = str(error)
+    else:
+        text = f"unexpected {type(error).__name__}: {error} (run again with --debug for the traceback)"
+    return " ".join(text.split())
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(line + "\n")
+
+
+def _interrupt(_signal: int, _frame: object) -> None:
+    raise KeyboardInterrupt

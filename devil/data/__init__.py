@@ -1,0 +1,1 @@
+"""Synthetic clips and readers of annotation files."""

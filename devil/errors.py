@@ -1,0 +1,56 @@
+"""The errors a user can meet: each says in one line what is wrong and what to do about it."""
+
+from __future__ import annotations
+
+
+class DevilError(Exception):
+    """Base of every error meant for the user.
+
+    Args:
+        message: what is wrong, one line, naming the file or value.
+        mend: what to do about it, one line.
+    """
+
+    def __init__(self, message: str, mend: str = ""):
+        super().__init__(f"{message}: {mend}" if mend else message)
+        self.message = message
+        self.mend = mend
+
+
+class ConfigError(DevilError):
+    """A config or preset contradicts itself."""
+
+
+class CheckpointError(DevilError):
+    """A checkpoint folder is missing something, or holds what does not belong."""
+
+
+class BundleError(DevilError):
+    """A bundle is incomplete, altered, foreign or too new."""
+
+
+class ExportFidelityError(DevilError):
+    """An exported graph differs from the PyTorch model by more than its budget."""
+
+
+class VideoError(DevilError):
+    """A video or image cannot be read."""
+
+
+class SentenceError(DevilError):
+    """A sentence cannot be asked."""
+
+
+class EngineError(DevilError):
+    """An inference engine is absent, or refuses a graph."""
+
+
+class OutputError(DevilError):
+    """A result cannot be written."""
+
+
+class MissingPackageError(DevilError):
+    """An optional package is needed and not installed."""
+
+    def __init__(self, package: str, purpose: str, extra: str):
+        super().__init__(f"{purpose} needs {package}, which is not installed", f"pip install 'devil-deploy[{extra}]'")

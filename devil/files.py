@@ -1,0 +1,115 @@
+"""Writing to disk so that a killed run leaves either the old file or the new one."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from devil.errors import OutputError
+
+_CHUNK = 1 << 20
+
+
+@contextlib.contextmanager
+def atomic_file(path: str | os.PathLike) -> Iterator[Path]:
+    """Yields a temporary neighbour of `path` (same suffix) that replaces it when the block ends without an error.
+
+    Raises:
+        OutputError: the folder cannot be written or the disk is full.
+    """
+    path = Path(path)
+    with _explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            yield temporary
+            os.chmod(temporary, 0o666 & ~_umask())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_directory(path: str | os.PathLike) -> Iterator[Path]:
+    """Yields a temporary neighbour folder that replaces the folder `path` when the block ends without an error.
+
+    Raises:
+        OutputError: the folder cannot be written or the disk is full.
+    """
+    path = Path(path)
+    with _explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-"))
+        try:
+            yield temporary
+            os.chmod(temporary, 0o777 & ~_umask())
+            _replace_directory(temporary, path)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_text(path: str | os.PathLike, text: str) -> None:
+    """Writes `text` as UTF-8, atomically."""
+    with atomic_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def sha256(path: str | os.PathLike) -> str:
+    """The hexadecimal SHA-256 of a file's bytes."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _replace_directory(new: Path, path: Path) -> None:
+    """Folders cannot be replaced by one rename, so the old one steps aside first and comes back if the rename fails."""
+    if not path.exists():
+        os.rename(new, path)
+        return
+    aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-old-"))
+    os.rename(path, aside / path.name)
+    try:
+        os.rename(new, path)
+    except BaseException:
+        os.rename(aside / path.name, path)
+        raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+@contextlib.contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Turns the system's refusals to write `path` into one line."""
+    try:
+        yield
+    except OSError as error:
+        mends = {
+            errno.ENOSPC: "free some space or choose another output path",
+            errno.EDQUOT: "free some space or choose another output path",
+            errno.EROFS: "choose an output path on a writable file system",
+            errno.EACCES: "choose an output path you may write to",
+            errno.EPERM: "choose an output path you may write to",
+            errno.ENOTDIR: "a part of the output path is a file; choose another",
+            errno.EISDIR: "the output path is a folder; name a file",
+            errno.EEXIST: "a part of the output path is a file; choose another",
+            errno.ENAMETOOLONG: "choose a shorter output path",
+        }
+        if error.errno not in mends:
+            raise
+        raise OutputError(f"cannot write {path} ({os.strerror(error.errno)})", mends[error.errno]) from error

@@ -1,0 +1,1 @@
+"""Checkpoint to bundle: one module per graph, ONNX passes, precision, verification."""

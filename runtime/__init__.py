@@ -1,0 +1,1 @@
+"""Bundle, video and sentence to tube. Needs no torch, transformers or onnx."""
