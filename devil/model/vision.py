@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import VideoLlama3VisionConfig
 from transformers.models.video_llama_3.modeling_video_llama_3 import VideoLlama3VisionModel
 
@@ -46,20 +47,19 @@ class VisionTower(nn.Module):
             [F, P / merge², hidden]
         """
         encoder = self.vision_encoder
-        frames, count, _ = patches.shape
-        x = encoder.embeddings(self._normalised(patches)).view(frames, count, -1)  # [F, P, hidden]
+        embedding = encoder.embeddings.patch_embedding  # its stride is its kernel: a linear map of each patch
+        x = functional.linear(self._normalised(patches), embedding.weight.flatten(1), embedding.bias)  # [F, P, hidden]
         cos, sin = self._rotary(positions)
         for layer in encoder.encoder.layers:
             x = x + self._attention(layer.self_attn, layer.layer_norm1(x), cos, sin)
             x = x + layer.mlp(layer.layer_norm2(x))
         x = encoder.post_layernorm(x)
-        return x.view(frames, -1, self.config.merge**2, self.config.hidden).mean(2)
+        return x.view(len(x), -1, self.config.merge**2, self.config.hidden).mean(2)
 
     def _normalised(self, patches: Tensor) -> Tensor:
-        size = self.config.patch
-        pixels = patches.view(-1, 3, size, size).float() / 255
-        pixels = (pixels - self.mean.float().view(1, 3, 1, 1)) / self.std.float().view(1, 3, 1, 1)
-        return pixels.to(self.vision_encoder.dtype)
+        pixels = patches.unflatten(2, (3, -1)).float() / 255  # [F, P, 3, patch²]
+        pixels = (pixels - self.mean.float().view(3, 1)) / self.std.float().view(3, 1)
+        return pixels.flatten(2).to(self.vision_encoder.dtype)
 
     def _rotary(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """cos and sin, float32 [P, head_dim]: row frequencies, then column frequencies, then both again."""
@@ -74,7 +74,7 @@ class VisionTower(nn.Module):
         query = _rotate(attention.q_proj(x).view(heads).transpose(1, 2), cos, sin)  # [F, heads, P, D]
         key = _rotate(attention.k_proj(x).view(heads).transpose(1, 2), cos, sin)
         value = attention.v_proj(x).view(heads).transpose(1, 2)
-        scores = query @ key.transpose(2, 3) * attention.scaling
+        scores = query * attention.scaling @ key.transpose(2, 3)
         mixed = scores.softmax(-1, dtype=torch.float32).to(x.dtype) @ value
         return attention.out_proj(mixed.transpose(1, 2).reshape(frames, count, hidden))
 
