@@ -1,1 +1,1 @@
-"""Synthetic clips and readers of annotation files."""
+"""Training and evaluation data: synthetic clips and annotation records. NumPy, Pillow and PyAV only, never torch."""
