@@ -26,17 +26,14 @@ def run_command(
     returns the last line of stdout.
 
     Returns:
-        The exit code: 0 done, 1 failed with one line on stderr, 130 interrupted. A usage error exits with 2 by itself.
+        The exit code: 0 done, 1 failed with one line on stderr, 130 interrupted; tyro exits with 2 by itself.
     """
     import tyro
 
     signal.signal(signal.SIGTERM, _interrupt)
     parsed = tyro.cli(options, prog=prog, args=args, description=options.__doc__)
     try:
-        result = work(parsed)
-        if getattr(parsed, "json", False) and result is not None:
-            sys.stdout.write(json.dumps(result) + "\n")
-        sys.stdout.flush()
+        _print(work(parsed), parsed)
     except KeyboardInterrupt:
         _say(f"{prog}: interrupted; nothing half-written was left")
         return EXIT_INTERRUPTED
@@ -46,9 +43,16 @@ def run_command(
     except Exception as error:
         if getattr(parsed, "debug", False):
             raise
+        _print(getattr(error, "result", None), parsed)
         _say(f"{prog}: {_one_line(error)}")
-        return EXIT_FAILED
+        return getattr(error, "exit_code", EXIT_FAILED)
     return 0
+
+
+def _print(result: dict | None, parsed: object) -> None:
+    if getattr(parsed, "json", False) and result is not None:
+        sys.stdout.write(json.dumps(result) + "\n")
+    sys.stdout.flush()
 
 
 def _one_line(error: Exception) -> str:

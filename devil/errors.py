@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class DevilError(Exception):
     """Base of every error meant for the user.
@@ -9,12 +11,25 @@ class DevilError(Exception):
     Args:
         message: what is wrong, one line, naming the file or value.
         mend: what to do about it, one line.
+
+    Attributes:
+        exit_code: what a command that meets it exits with.
+        result: a whole result that the failure is about; `--json` prints it all the same.
     """
+
+    exit_code = 1
+    result: dict[str, Any] | None = None
 
     def __init__(self, message: str, mend: str = ""):
         super().__init__(f"{message}: {mend}" if mend else message)
         self.message = message
         self.mend = mend
+
+
+class UsageError(DevilError):
+    """A command was called without what it needs."""
+
+    exit_code = 2
 
 
 class ConfigError(DevilError):

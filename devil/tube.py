@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from devil.answer import Span
-from devil.linker import link
+from devil.linker import Linker
 
 _PRINTED = 0.05 + 1e-6  # half of the last digit that prompt and answer print
 
@@ -34,18 +33,6 @@ class Detections:
                 f"detections disagree: logits {self.logits.shape}, boxes {self.boxes.shape}, "
                 f"embeddings {self.embeddings.shape}"
             )
-
-    def __len__(self) -> int:
-        return len(self.logits)
-
-    def __getitem__(self, rows: np.ndarray | slice) -> Detections:
-        return Detections(self.logits[rows], self.boxes[rows], self.embeddings[rows])
-
-    @staticmethod
-    def joined(parts: Sequence[Detections]) -> Detections:
-        return Detections(
-            *(np.concatenate([getattr(part, name) for part in parts]) for name in ("logits", "boxes", "embeddings"))
-        )
 
 
 @dataclass(frozen=True)
@@ -95,21 +82,30 @@ def frames_in_span(times: np.ndarray, span: Span | None) -> np.ndarray:
     return rows
 
 
-def best_tube(detections: Detections, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Links all frames, then takes the slot with the highest mean score over `rows`.
+class SlotTracker:
+    """Links frames as they come and keeps only each slot's boxes and scores, so a long clip costs little memory."""
 
-    Args:
-        detections: T frames in order of time.
-        rows: int [R], the frames inside the span.
+    def __init__(self) -> None:
+        self._linker = Linker()
+        self._boxes: list[np.ndarray] = []  # per frame [Q, 4], in slot order
+        self._scores: list[np.ndarray] = []  # per frame [Q]
 
-    Returns:
-        boxes float32 [R, 4] (cx, cy, w, h fractions) and scores float32 [R] of that slot.
-    """
-    order = link(detections.embeddings, detections.logits)[rows]  # [R, Q]
-    scores = _sigmoid(np.take_along_axis(detections.logits[rows], order, 1))
-    slot = int(scores.mean(0).argmax())
-    queries = order[:, slot]
-    return detections.boxes[rows, queries], scores[:, slot]
+    def add(self, detections: Detections) -> None:
+        """The next frames of the clip, in order of time."""
+        for logits, boxes, embeddings in zip(detections.logits, detections.boxes, detections.embeddings, strict=True):
+            order = self._linker.step(embeddings, logits)
+            self._boxes.append(boxes[order])
+            self._scores.append(_sigmoid(logits[order]))
+
+    def best(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The slot with the highest mean score over the frames `rows` (int [R]).
+
+        Returns:
+            boxes float32 [R, 4] (cx, cy, w, h fractions) and scores float32 [R] of that slot in those frames.
+        """
+        scores = np.stack([self._scores[row] for row in rows])  # [R, Q]
+        slot = int(scores.mean(0).argmax())
+        return np.stack([self._boxes[row][slot] for row in rows]), scores[:, slot]
 
 
 def to_pixels(boxes: np.ndarray, width: int, height: int) -> np.ndarray:

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from devil.answer import Span
-from devil.tube import Detections, Tube, best_tube, frames_in_span, to_pixels
+from devil.tube import Detections, SlotTracker, Tube, frames_in_span, to_pixels
 
 
 def test_frames_whose_printed_time_is_inside_belong_to_the_span():
@@ -35,10 +35,12 @@ def test_the_tube_follows_the_slot_that_scores_best_inside_the_span():
         np.stack([boxes[order] for order in swap]),
         np.stack([identity[order] for order in swap]),
     )
-    found, scores = best_tube(detections, np.array([0, 1]))
+    tracker = SlotTracker()
+    tracker.add(detections)
+    found, scores = tracker.best(np.array([0, 1]))
     assert found.tolist() == [boxes[0].tolist()] * 2
     np.testing.assert_allclose(scores, 1 / (1 + np.exp(-2.0)), rtol=1e-6)
-    found, _ = best_tube(detections, np.arange(4))
+    found, _ = tracker.best(np.arange(4))
     assert found.tolist() == [boxes[1].tolist()] * 4
 
 

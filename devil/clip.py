@@ -1,0 +1,83 @@
+"""A video (or image) as the model sees it: sampled, resized, cut into patches. Everything before the first graph."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import numpy as np
+
+from devil.answer import Span
+from devil.config import DevilConfig
+from devil.preprocess import detector_size, kept_tokens, patch_positions, patchify, resize, vision_size
+from devil.tube import frames_in_span
+from devil.video import VideoInfo, probe, read_frames, sample_indices, sample_times
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Sampled frames, ready for the graphs.
+
+    Attributes:
+        info: what is known of the file.
+        times: float64 [F], seconds of each sample, as the prompt tells them.
+        rows: int64 [F], for each sample its row in `frames`; short clips repeat rows.
+        indices: int64 [U], for each row its index among the video's frames, increasing.
+        patches: uint8 [F, P, 3·patch²], for the vision encoder.
+        positions: int64 [P, 2]
+        kept: bool [F, P / merge²], visual tokens left after token compression.
+        frames: uint8 [U, H, W, 3], for the detector.
+    """
+
+    info: VideoInfo
+    times: np.ndarray
+    rows: np.ndarray
+    indices: np.ndarray
+    patches: np.ndarray
+    positions: np.ndarray
+    kept: np.ndarray
+    frames: np.ndarray
+
+    @property
+    def frame_times(self) -> np.ndarray:
+        """float64 [U], exact seconds of each row of `frames`."""
+        return np.array([float(self.info.times[index]) for index in self.indices])
+
+    def rows_in_span(self, span: Span | None) -> np.ndarray:
+        """int64 [R], increasing: rows of `frames` that the prompt placed inside the span; all without one."""
+        return np.unique(self.rows[frames_in_span(self.times, span)])
+
+
+def load_clip(path: str | os.PathLike, config: DevilConfig, frame_size: tuple[int, int] | None = None) -> Clip:
+    """Reads the sampled frames of a video or image; only resized pixels are ever kept.
+
+    Args:
+        path: the file.
+        config: of the model.
+        frame_size: (height, width) of `frames`, for a detector fixed to one size; by default the reference's resize.
+
+    Raises:
+        VideoError: the file cannot be read.
+    """
+    info = probe(path)
+    count = 1 if info.is_image else config.frames
+    sampled = sample_indices(info, count)
+    for_vision = vision_size(info.height, info.width, count, config)
+    for_detector = frame_size or detector_size(info.height, info.width, config.detector)
+
+    def both(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return resize(image, for_vision, "bicubic"), resize(image, for_detector, "bilinear")
+
+    indices, rows = np.unique(np.array(sampled, np.int64), return_inverse=True)
+    seen, frames = zip(*read_frames(info, indices.tolist(), both), strict=True)
+    patches = patchify(np.stack(seen), config.vision)[rows]
+    return Clip(
+        info=info,
+        times=np.array([float(time) for time in sample_times(info, count)]),
+        rows=rows,
+        indices=indices,
+        patches=patches,
+        positions=patch_positions(*for_vision, config.vision),
+        kept=kept_tokens(patches, config),
+        frames=np.stack(frames),
+    )
