@@ -12,9 +12,8 @@ HEAVY = {"torch", "transformers", "onnx", "onnx_ir", "onnxscript"}
 OPTIONAL = {"tensorrt", "tensorrt_rtx", "pycuda", "polygraphy", "onnxruntime", "flash_attn"}
 PIPELINE_ROOMS = {"export", "calibration", "runtime"}
 
-TORCH_FREE = sorted(
-    [*ROOT.glob("devil/*.py"), *ROOT.glob("devil/data/**/*.py"), *ROOT.glob("plugins/**/*.py"), *ROOT.glob("runtime/**/*.py")]
-)  # fmt: skip
+EDGE_ROOMS = ("devil/*.py", "devil/data/**/*.py", "plugins/**/*.py", "runtime/**/*.py")
+TORCH_FREE = sorted(path for pattern in EDGE_ROOMS for path in ROOT.glob(pattern))
 EVERYTHING = sorted(path for room in ("devil", "plugins", *PIPELINE_ROOMS) for path in (ROOT / room).rglob("*.py"))
 
 
