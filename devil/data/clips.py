@@ -11,7 +11,7 @@ from devil.data.script import Kind
 
 
 @dataclass(frozen=True)
-class Clip:
+class SyntheticClip:
     """A scene as the model samples it: T frames, K shapes.
 
     Attributes:
@@ -50,7 +50,7 @@ def training_clip(
     size: int | tuple[int, int] = 96,
     aspect: str | None = "1:1",
     kind: Kind | None = None,
-) -> Clip:
+) -> SyntheticClip:
     """The clip of a seed, as the model would sample it from its video file.
 
     Args:
@@ -63,7 +63,7 @@ def training_clip(
     visible = np.stack([actor.visible(shown) for actor in scene.actors])
     boxes = np.stack([actor.boxes(shown) for actor in scene.actors]) * visible[..., None]
     pictures = scene.render(shown, picture_size(scene, size))
-    return Clip(scene, pictures, scene.clock.times, scene.queries, labels[:, 0], labels[:, 1], boxes, visible)
+    return SyntheticClip(scene, pictures, scene.clock.times, scene.queries, labels[:, 0], labels[:, 1], boxes, visible)
 
 
 def picture_size(scene: Scene, size: int | tuple[int, int]) -> tuple[int, int]:

@@ -109,6 +109,8 @@ def make_scene(
         found = events(member.script, frames)
         for event in sorted(found, key=lambda event: event != member.kind):  # an actor's own event first
             segment = found[event]
+            if segment.last - segment.first + 1 < min(2, frames // 8):
+                continue  # one frame of rest or movement at the clip's end cannot be seen
             sentence, form = draw_sentence(event, target, actors, doing, dice)
             start, end = member.edges[segment.first], member.edges[segment.last + 1]
             main = event == member.kind

@@ -1,0 +1,211 @@
+"""How good a span or a tube is (reference §6). Spans are (start, end) in seconds, boxes x1, y1, x2, y2."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+Span = tuple[float, float]
+
+METRICS = ("m_tIoU", "m_vIoU", "vIoU@0.3", "vIoU@0.5", "exact_span")
+_PRINTED = 0.05 + 1e-6  # seconds; answers are printed with one decimal
+
+
+def span_iou(one: Span | None, two: Span | None) -> float:
+    """Overlap of two spans over their union, 0–1.
+
+    A reversed span is read the other way round, a missing one scores 0, and two equal moments score 1.
+    """
+    if one is None or two is None:
+        return 0.0
+    (a, b), (c, d) = sorted(one), sorted(two)
+    shared, total = max(0.0, min(b, d) - max(a, c)), (b - a) + (d - c)
+    if total == 0:
+        return float(a == c)
+    return shared / (total - shared)
+
+
+def box_iou(one: np.ndarray, two: np.ndarray) -> np.ndarray:
+    """Overlap over union of boxes [..., 4] that broadcast; 0 where either box is nan or has no area."""
+    shared, union, _ = _areas(one, two)
+    return np.divide(shared, union, out=np.zeros_like(union), where=union > 0)
+
+
+def generalised_iou(one: np.ndarray, two: np.ndarray) -> np.ndarray:
+    """GIoU of boxes [..., 4] that broadcast, −1 … 1: overlap over union, minus the share of the hull neither covers."""
+    shared, union, hull = _areas(one, two)
+    overlap = np.divide(shared, union, out=np.zeros_like(union), where=union > 0)
+    return overlap - np.divide(hull - union, hull, out=np.zeros_like(union), where=hull > 0)
+
+
+def _areas(one: np.ndarray, two: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Areas that two boxes share, cover together, and that their hull has."""
+    one, two = np.broadcast_arrays(np.asarray(one, np.float64), np.asarray(two, np.float64))
+
+    def area(low: np.ndarray, high: np.ndarray) -> np.ndarray:
+        return np.maximum(high - low, 0).prod(axis=-1)
+
+    shared = area(np.maximum(one[..., :2], two[..., :2]), np.minimum(one[..., 2:], two[..., 2:]))
+    union = area(one[..., :2], one[..., 2:]) + area(two[..., :2], two[..., 2:]) - shared
+    hull = area(np.minimum(one[..., :2], two[..., :2]), np.maximum(one[..., 2:], two[..., 2:]))
+    return shared, union, hull
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One sentence about one clip of T sampled frames: the truth and an answer.
+
+    Attributes:
+        times: seconds of each frame, rising, float [T].
+        true_span: timestamps of the event's first and last sampled frame.
+        true_boxes: [T, 4]; nan where the object has no box. Only those inside the span count.
+        span: the answer's; None where it tells none.
+        boxes: the answer's boxes [T, 4]; nan where it gives none.
+        kind: type of sentence, for the breakdown.
+
+    Raises:
+        ValueError: the shapes disagree.
+    """
+
+    times: np.ndarray
+    true_span: Span
+    true_boxes: np.ndarray
+    span: Span | None
+    boxes: np.ndarray
+    kind: str = ""
+
+    def __post_init__(self) -> None:
+        wanted = (len(self.times), 4)
+        if self.true_boxes.shape != wanted or self.boxes.shape != wanted:
+            raise ValueError(f"boxes are {self.true_boxes.shape} and {self.boxes.shape}, not {wanted}")
+
+
+def frames_inside(times: np.ndarray, span: Span | None) -> np.ndarray:
+    """Which frames' printed times lie in a span (reversed ones are swapped), bool [T]; none without a span."""
+    if span is None:
+        return np.zeros(len(times), bool)
+    start, end = sorted(span)
+    return (times >= start - _PRINTED) & (times <= end + _PRINTED)
+
+
+def tube_iou(sample: Sample) -> float:
+    """vIoU: summed box IoU of the frames in both spans, over the number of frames in either span; 0 if there are none.
+
+    "Either" is a union. An early public evaluator ended it at the earlier of the two ends, which inflates the score.
+    """
+    true, told = frames_inside(sample.times, sample.true_span), frames_inside(sample.times, sample.span)
+    union = int((true | told).sum())
+    if union == 0:
+        return 0.0
+    return float(box_iou(sample.true_boxes, sample.boxes)[true & told].sum()) / union
+
+
+def is_exact(sample: Sample) -> bool:
+    """Whether the answer's span covers exactly the sampled frames that the true one covers, and at least one."""
+    true, told = frames_inside(sample.times, sample.true_span), frames_inside(sample.times, sample.span)
+    return bool(told.any() and (true == told).all())
+
+
+def true_span_box_iou(sample: Sample) -> float:
+    """Mean box IoU over the true span's frames that have a box, wherever the answer's span lies; nan without any."""
+    inside = frames_inside(sample.times, sample.true_span) & ~np.isnan(sample.true_boxes).any(axis=1)
+    return float(box_iou(sample.true_boxes, sample.boxes)[inside].mean()) if inside.any() else float("nan")
+
+
+def scores(samples: Sequence[Sample]) -> np.ndarray:
+    """What each sample adds to each of `METRICS`, float64 [N, 5]; their columns' means are the metrics."""
+    rows = np.zeros((len(samples), len(METRICS)))
+    for row, sample in zip(rows, samples, strict=True):
+        tube = tube_iou(sample)
+        row[:] = span_iou(sample.true_span, sample.span), tube, tube > 0.3, tube > 0.5, is_exact(sample)
+    return rows
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Scores of a set of samples, 0–1, by name.
+
+    Attributes:
+        metrics: the means.
+        intervals: 95 % bootstrap intervals of the means.
+        baseline: `constant_answer`'s means on the same samples.
+        by_type: means of each kind of sentence, and its number of "samples".
+        samples: how many there are.
+    """
+
+    metrics: dict[str, float]
+    intervals: dict[str, tuple[float, float]]
+    baseline: dict[str, float]
+    by_type: dict[str, dict[str, float]]
+    samples: int
+
+
+def evaluate(samples: Sequence[Sample]) -> Metrics:
+    """All figures of a set of samples.
+
+    Raises:
+        ValueError: there are none.
+    """
+    if not samples:
+        raise ValueError("there are no samples to evaluate")
+    table = scores(samples)
+    by_type = {}
+    for kind in sorted({sample.kind for sample in samples}):
+        rows = table[[sample.kind == kind for sample in samples]]
+        by_type[kind] = {**_means(rows), "samples": len(rows)}
+    low, high = bootstrap(table)
+    intervals = {name: (float(low[column]), float(high[column])) for column, name in enumerate(METRICS)}
+    baseline = _means(scores(constant_answer(samples)))
+    return Metrics(_means(table), intervals, baseline, by_type, len(samples))
+
+
+def bootstrap(table: np.ndarray, draws: int = 2000, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
+    """Percentile interval of the column means of `table` [N, M], by resampling rows: low [M] and high [M]."""
+    picks = np.random.RandomState(0).randint(len(table), size=(draws, len(table)))
+    counts = np.zeros((draws, len(table)))
+    np.add.at(counts, (np.arange(draws)[:, None], picks), 1)
+    low, high = np.quantile(counts @ table / len(table), [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return low, high
+
+
+def constant_answer(samples: Sequence[Sample], steps: int = 15) -> list[Sample]:
+    """The samples as answered by someone who sees neither video nor sentence but knows all the truths.
+
+    The answer is the one stretch of the clip, in `steps` parts of its duration, with the best m_tIoU, and the median
+    true box in every frame. A model that does not beat it has learned nothing.
+    """
+    lengths = np.array([sample.times[-1] for sample in samples])
+    truths = np.sort([sample.true_span for sample in samples], axis=1) / np.maximum(lengths, 1e-9)[:, None]
+    grid = np.linspace(0, 1, steps + 1)
+    candidates = [(start, end) for start in grid for end in grid if start < end]
+    best = max(candidates, key=lambda span: sum(span_iou(span, truth) for truth in truths.tolist()))
+    inside = [sample.true_boxes[frames_inside(sample.times, sample.true_span)] for sample in samples]
+    boxes = np.concatenate(inside)
+    boxes = boxes[~np.isnan(boxes).any(axis=1)]
+    box = np.median(boxes, axis=0) if len(boxes) else np.full(4, np.nan)
+    return [
+        Sample(
+            sample.times, sample.true_span, sample.true_boxes, (best[0] * length, best[1] * length),
+            np.tile(box, (len(sample.times), 1)), sample.kind,
+        )
+        for sample, length in zip(samples, lengths.tolist(), strict=True)
+    ]  # fmt: skip
+
+
+def temporal_metrics(truths: Sequence[Span], answers: Sequence[Span | None]) -> dict[str, float]:
+    """Temporal grounding: mean IoU, and the share of answers with an IoU of at least 0.3, 0.5 and 0.7.
+
+    Raises:
+        ValueError: there are none, or not one answer per truth.
+    """
+    overlaps = np.array([span_iou(truth, answer) for truth, answer in zip(truths, answers, strict=True)])
+    if not len(overlaps):
+        raise ValueError("there are no spans to evaluate")
+    recalls = {f"R1@{bound}": float((overlaps >= bound).mean()) for bound in (0.3, 0.5, 0.7)}
+    return {"mIoU": float(overlaps.mean()), **recalls}
+
+
+def _means(table: np.ndarray) -> dict[str, float]:
+    return dict(zip(METRICS, table.mean(axis=0).tolist(), strict=True))
