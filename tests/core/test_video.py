@@ -1,0 +1,292 @@
+"""Frame times and frames of files that are hard to read, against the truth known by construction."""
+
+import os
+import re
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from devil.errors import VideoError
+from devil.video import frame_at, iterate_frames, probe, read_frames, sample_indices, sample_times
+from tests.media import cut, damaged, encode, needs_encoder, numbered, read_number, real_video, sound_only
+
+COUNT = 50
+FRAMES = [numbered(index) for index in range(COUNT)]
+STEADY = [Fraction(index, 25) for index in range(COUNT)]
+# Gaps of 1 to 5 ticks of 1/100 s.
+VARIABLE = [Fraction(sum(1 + step * 7 % 5 for step in range(index)), 100) for index in range(COUNT)]
+B_FRAMES = {"g": "10", "bf": "3"}
+SVT = {"preset": "12", "svtav1-params": "keyint=10"}
+X265 = "keyint=10:bframes=3:open-gop=1:log-level=none"
+
+CASES = {
+    "h264 with B-frames": ("a.mp4", {"options": B_FRAMES}),
+    "h264 with open groups": ("a.mp4", {"options": B_FRAMES | {"x264-params": "open-gop=1"}}),
+    "h264 in mkv": ("a.mkv", {"options": B_FRAMES}),
+    "hevc with open groups": ("a.mp4", {"codec": "libx265", "options": {"x265-params": X265}}),
+    "hevc of 10 bits": ("a.mp4", {"codec": "libx265", "options": {"x265-params": X265}, "pixels": "yuv420p10le"}),
+    "vp9": ("a.webm", {"codec": "libvpx-vp9", "options": {"g": "10", "lag-in-frames": "10", "auto-alt-ref": "1"}}),
+    "av1": ("a.mkv", {"codec": "libsvtav1", "options": SVT}),
+    "mpeg2 program stream": ("a.mpg", {"codec": "mpeg2video", "options": {"g": "10", "bf": "2", "b": "4M"}}),
+    "mpeg4 in avi": ("a.avi", {"codec": "mpeg4", "options": {"g": "10", "bf": "2", "b": "4M"}}),
+    "avi that stores decoding order": ("a.avi", {"options": B_FRAMES}),
+    "elementary stream without timestamps": ("a.h264", {"options": B_FRAMES, "file_format": "h264"}),
+    "transport stream that starts late": ("a.ts", {"options": B_FRAMES, "container": {"output_ts_offset": "5"}}),
+    "variable rate": ("a.mp4", {"options": B_FRAMES, "times": VARIABLE, "time_base": Fraction(1, 100)}),
+    "variable rate in mkv": ("a.mkv", {"options": B_FRAMES, "times": VARIABLE, "time_base": Fraction(1, 100)}),
+    "no duration in the header": ("a.mkv", {"options": B_FRAMES, "container": {"live": "1"}}),
+    "with sound": ("a.mp4", {"options": B_FRAMES, "sound": True}),
+    "first frame later than the sound": (
+        "a.mp4", {"options": B_FRAMES, "sound": True, "times": [time + 2 for time in STEADY]},
+    ),
+    "fragmented mp4": ("a.mp4", {"options": B_FRAMES, "container": {"movflags": "frag_keyframe+empty_moov"}}),
+    "lossless": ("a.mkv", {"codec": "ffv1", "pixels": "bgr0"}),
+    "gif": ("a.gif", {"codec": "gif", "pixels": "rgb8"}),
+}  # fmt: skip
+
+
+def made(case, folder):
+    name, settings = CASES[case]
+    encode(folder / name, FRAMES, **settings)
+    times = settings.get("times", STEADY)
+    return folder / name, [time - times[0] for time in times]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_frame_has_its_time_and_its_pixels(case, tmp_path):
+    path, times = made(case, tmp_path)
+    info = probe(path)
+    assert list(info.times) == times
+    assert (info.width, info.height, info.rotation, info.is_image) == (96, 64, 0, False)
+    found = [(index, read_number(image)) for index, image in iterate_frames(info, range(COUNT))]
+    assert found == [(index, index) for index in range(COUNT)]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_frames_far_apart_are_found_by_seeking_and_counting(case, tmp_path):
+    info = probe(made(case, tmp_path)[0])
+    wanted = [49, 2, 31, 2, 28]
+    assert read_frames(info, wanted, read_number) == wanted
+    for index in (0, 19, 20, 41, 49):
+        assert read_frames(info, [index], read_number) == [index]
+
+
+@pytest.mark.parametrize("case", ["h264 with B-frames", "variable rate", "avi that stores decoding order"])
+def test_duration_and_rate_are_exact(case, tmp_path):
+    path, times = made(case, tmp_path)
+    info = probe(path)
+    assert info.duration > times[-1]
+    assert info.rate == COUNT / info.duration
+    if case != "variable rate":
+        assert info.duration == 2
+        assert info.rate == 25
+
+
+@pytest.mark.parametrize("degrees", [0, 90, 180, 270])
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_orientation_in_the_metadata_is_undone(degrees, mirrored, tmp_path):
+    upright = [numbered(index) for index in range(3)]
+    # A player turns counter-clockwise, then mirrors; stored frames are the inverse of that.
+    stored = [np.rot90(image[:, ::-1] if mirrored else image, -degrees // 90) for image in upright]
+    stored = [np.ascontiguousarray(image) for image in stored]
+    info = probe(encode(tmp_path / "a.mp4", stored, rotation=degrees, mirrored=mirrored, options={"qp": "10"}))
+    assert (info.width, info.height) == (96, 64)
+    if not mirrored:
+        assert info.rotation == -degrees % 360
+    for image, seen in zip(upright, read_frames(info, range(3), np.copy), strict=True):
+        assert seen.shape == image.shape
+        assert np.abs(seen.astype(int) - image).mean() < 5  # coding noise; a wrong turn is above 60
+
+
+@pytest.mark.parametrize(("height", "width"), [(65, 97), (1, 1), (1, 7), (31, 2)])
+def test_odd_and_tiny_frames_keep_their_size(height, width, tmp_path):
+    frames = [np.full((height, width, 3), 30 * index, np.uint8) for index in range(4)]
+    info = probe(encode(tmp_path / "a.mkv", frames, "ffv1", pixels="bgr0"))
+    assert (info.height, info.width, len(info)) == (height, width, 4)
+    seen = read_frames(info, range(4), np.copy)
+    assert np.array_equal(seen, frames)
+
+
+def test_odd_frames_of_subsampled_colour_are_whole(tmp_path):
+    frames = [numbered(index, 65, 97) for index in range(5)]
+    info = probe(encode(tmp_path / "a.webm", frames, "libvpx-vp9", options={"crf": "10", "b": "0"}))
+    assert (info.height, info.width) == (65, 97)
+    assert read_frames(info, range(5), lambda image: (image.shape, read_number(image))) == [
+        ((65, 97, 3), index) for index in range(5)
+    ]
+
+
+def test_one_frame_is_a_video(tmp_path):
+    info = probe(encode(tmp_path / "a.mp4", FRAMES[:1]))
+    assert info.times == (0,)
+    assert info.duration == Fraction(1, 25)
+    assert sample_indices(info, 8) == (0,) * 8
+    assert read_frames(info, sample_indices(info, 8), read_number) == [0] * 8
+
+
+def test_tagged_colours_are_converted_by_their_tag(tmp_path):
+    red = [np.full((64, 64, 3), (200, 30, 40), np.uint8)] * 2
+    settings = {"qp": "1", "colorspace": "bt709", "color_range": "tv"}
+    info = probe(encode(tmp_path / "a.mp4", red, options=settings))
+    # The encoder was fed BT.601 values, so reading them as tagged shifts red by a known amount.
+    luma, blue, chroma = 16 + (65.738 * 200 + 129.057 * 30 + 25.064 * 40) / 256, None, None
+    blue = (-37.945 * 200 - 74.494 * 30 + 112.439 * 40) / 256
+    chroma = (112.439 * 200 - 94.154 * 30 - 18.285 * 40) / 256
+    scaled = 1.164 * (luma - 16)
+    expected = [scaled + 1.793 * chroma, scaled - 0.213 * blue - 0.533 * chroma, scaled + 2.112 * blue]
+    (seen,) = read_frames(info, [1], lambda image: image.reshape(-1, 3).mean(axis=0))
+    assert np.abs(seen - np.clip(expected, 0, 255)).max() < 3
+
+
+def test_sample_times_are_an_exact_linspace(tmp_path):
+    info = probe(encode(tmp_path / "a.mp4", FRAMES, rate=Fraction(30000, 1001)))
+    times = sample_times(info, 64)
+    assert times[0] == 0
+    assert times[-1] == info.duration == COUNT * Fraction(1001, 30000)
+    assert len({b - a for a, b in zip(times, times[1:], strict=False)}) == 1
+    assert np.allclose([float(time) for time in times], np.linspace(0, float(info.duration), 64))
+    assert sample_times(info, 1) == (0,)
+
+
+def test_the_frame_at_a_time_is_the_one_on_screen(tmp_path):
+    info = probe(encode(tmp_path / "a.mkv", FRAMES, times=VARIABLE, time_base=Fraction(1, 100)))
+    tick = Fraction(1, 1000)
+    for index, time in enumerate(VARIABLE):
+        assert frame_at(info, time) == index
+        assert frame_at(info, time - tick) == max(index - 1, 0)
+    assert frame_at(info, -1) == 0
+    assert frame_at(info, 1e9) == COUNT - 1
+    indices = sample_indices(info, 200)
+    assert list(indices) == sorted(indices)
+    assert set(indices) == set(range(COUNT))
+
+
+@pytest.mark.parametrize("name", ["bikes.mp4", "carphone_pristine.mp4"])
+def test_real_clips_read_alike_by_seeking_and_in_order(name):
+    info = probe(real_video(name))
+    wanted = sample_indices(info, 6)
+    sparse = read_frames(info, wanted, np.copy)
+    for (index, image), found in zip(iterate_frames(info, wanted), sparse, strict=True):
+        assert index in wanted
+        assert np.array_equal(image, found)
+    last = len(info) - 1
+    ((_, image),) = list(iterate_frames(info, [last]))
+    assert np.array_equal(image, sparse[-1])
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "bmp", "tiff"])
+def test_images_are_videos_of_one_frame(suffix, tmp_path):
+    Image.fromarray(numbered(37)).save(tmp_path / f"a.{suffix}")
+    info = probe(tmp_path / f"a.{suffix}")
+    assert info.is_image
+    assert (info.width, info.height, info.times) == (96, 64, (0,))
+    assert sample_times(info, 64) == (0,)
+    assert read_frames(info, [0, 0], read_number) == [37, 37]
+
+
+def test_photos_are_turned_by_their_exif_orientation(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned clockwise
+    Image.fromarray(np.ascontiguousarray(np.rot90(numbered(37)))).save(tmp_path / "a.png", exif=exif)
+    info = probe(tmp_path / "a.png")
+    assert (info.width, info.height) == (96, 64)
+    assert np.array_equal(read_frames(info, [0], np.copy)[0], numbered(37))
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "1", "I;16"])
+def test_images_of_any_mode_become_rgb(mode, tmp_path):
+    grey = np.full((5, 3), 200, np.uint8)
+    image = Image.fromarray(grey.astype(np.uint16) * 257) if mode == "I;16" else Image.fromarray(grey).convert(mode)
+    image.save(tmp_path / "a.png")
+    (seen,) = read_frames(probe(tmp_path / "a.png"), [0], np.copy)
+    assert seen.shape == (5, 3, 3)
+    if mode != "1":
+        assert np.all(seen == 200)
+
+
+def test_one_pixel_image(tmp_path):
+    Image.new("RGB", (1, 1), (1, 2, 3)).save(tmp_path / "a.png")
+    assert read_frames(probe(tmp_path / "a.png"), [0], np.ndarray.tolist) == [[[[1, 2, 3]]]]
+
+
+def test_frames_outside_the_video_are_refused(tmp_path):
+    info = probe(encode(tmp_path / "a.mp4", FRAMES[:3]))
+    with pytest.raises(VideoError, match="which has 3"):
+        read_frames(info, [3], np.copy)
+    assert read_frames(info, [], np.copy) == []
+
+
+def unreadable(case, folder):
+    """Makes a file that must be refused; returns its path and what the line must say."""
+    path = folder / "a.mp4"
+    if case == "missing":
+        return path, "does not exist"
+    if case == "folder":
+        path.mkdir()
+        return path, "is a folder"
+    if case == "empty":
+        path.touch()
+        return path, "is empty"
+    if case == "text":
+        path.write_text("hello " * 100)
+        return path, "not a readable video or image"
+    if case == "sound":
+        return sound_only(folder / "a.wav"), "has no video, only audio"
+    if case == "cut image":
+        Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).save(folder / "whole.png")
+        return cut(folder / "whole.png", folder / "a.png", 0.5), "damaged image"
+    front = {"movflags": "faststart"}
+    whole = encode(folder / "whole.mp4", FRAMES, options={"qp": "1", "g": "10"}, container=front)
+    if case == "cut, index in front":
+        return cut(whole, path, 0.6), r"cut short: it ends after \d\.\d s of 2\.0 s"
+    if case == "no decodable frame":
+        return damaged(whole, path, 0.2, 1), "no frame that can be decoded"
+    whole = encode(folder / "whole.mp4", FRAMES, options={"qp": "1", "g": "10"})
+    return cut(whole, path, 0.6), "not a readable video or image"
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        "missing", "folder", "empty", "text", "sound", "cut image",
+        "cut, index in front", "cut, index at the end", "no decodable frame",
+    ],
+)  # fmt: skip
+def test_unreadable_files_get_one_line_that_names_them(case, tmp_path):
+    path, says = unreadable(case, tmp_path)
+    with pytest.raises(VideoError, match=says) as caught:
+        probe(path)
+    assert str(path) in caught.value.message
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_without_permission_is_refused(tmp_path):
+    path = encode(tmp_path / "a.mp4", FRAMES[:1])
+    path.chmod(0)
+    with pytest.raises(VideoError, match="cannot be read"):
+        probe(path)
+
+
+def test_a_song_with_a_cover_is_only_sound(tmp_path):
+    needs_encoder("aac")
+    path = sound_only(tmp_path / "a.m4a")
+    with pytest.raises(VideoError, match="only audio"):
+        probe(path)
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libx265"])
+def test_damage_in_the_middle_is_an_error_and_not_a_broken_frame(codec, tmp_path):
+    rng = np.random.default_rng(0)
+    noisy = [np.clip(image + rng.integers(-20, 20, image.shape), 0, 255).astype(np.uint8) for image in FRAMES]
+    options = {"qp": "20", "g": "10"} if codec == "libx264" else {"x265-params": "qp=20:keyint=10:log-level=none"}
+    whole = encode(tmp_path / "whole.mp4", noisy, codec, options=options)
+    info = probe(damaged(whole, tmp_path / "a.mp4", 0.50, 0.53))
+    with pytest.raises(VideoError, match=r"damaged: the frame at \d\.\d\d s") as caught:
+        read_frames(info, range(COUNT), np.copy)
+    at = frame_at(info, float(re.search(r"at (\d\.\d\d) s", str(caught.value)).group(1)) + 0.001)
+    assert 15 <= at <= 30
+    # Groups of pictures that the damage did not reach are read.
+    assert read_frames(info, [0, 9, 45, 49], read_number) == [0, 9, 45, 49]
