@@ -1,0 +1,166 @@
+"""ONNX Runtime: the engine that every machine has."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from devil import plugins
+from devil.contract import GraphSpec, Precision
+from devil.errors import EngineError, MissingPackageError
+from devil.runtime.engines.base import Arrays, checked_feeds
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+Provider = Literal["cpu", "cuda"]
+_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+_SILENT = 4  # log severity: failures come back as exceptions, which become one line
+
+
+@dataclass(frozen=True)
+class OnnxRuntimeEngine:
+    """Loads graphs into ONNX Runtime.
+
+    Attributes:
+        provider: where they run.
+        threads: CPU threads of one graph; ONNX Runtime takes the physical cores by default.
+    """
+
+    provider: Provider = "cpu"
+    threads: int | None = None
+    name: str = "onnxruntime"
+
+    def load(self, path: Path, spec: GraphSpec, precision: Precision) -> OnnxRuntimeRunner:
+        """Raises EngineError: the precision, the provider or the file does not work here."""
+        ort = _import_onnxruntime()
+        if precision == "bf16":
+            raise EngineError("ONNX Runtime's CPU kernels have no bf16", "bf16 needs a GPU engine; export fp16 or fp32")
+        provider = _PROVIDERS[self.provider]
+        if provider not in ort.get_available_providers():
+            raise EngineError(f"this ONNX Runtime has no {provider}", "pip install 'devil-deploy[gpu]', or use the CPU")
+        with _explained(f"ONNX Runtime cannot load {path}", "export the bundle again"):
+            session = ort.InferenceSession(str(path), self._options(ort), providers=[provider])
+        _check_contract(session, spec, precision, path)
+        return OnnxRuntimeRunner(session, spec, precision, self.provider)
+
+    def _options(self, ort: Any) -> onnxruntime.SessionOptions:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = self.threads or 0
+        options.log_severity_level = _SILENT
+        # A plan is kept for every combination of input shapes; with a cache that grows by one slot per step that is a
+        # new plan per token.
+        options.enable_mem_pattern = False
+        library = plugins.library() if hasattr(plugins, "library") else None
+        if library is not None:
+            options.register_custom_ops_library(str(library))
+        return options
+
+
+class OnnxRuntimeRunner:
+    """One graph in one ONNX Runtime session."""
+
+    def __init__(
+        self, session: onnxruntime.InferenceSession, spec: GraphSpec, precision: Precision, provider: Provider
+    ):
+        self.session = session
+        self.spec = spec
+        self.precision = precision
+        self.device = provider
+
+    def run(self, feeds: Arrays) -> dict[str, np.ndarray]:
+        names = [tensor.name for tensor in self.spec.outputs]
+        feeds = checked_feeds(self.spec, self.precision, feeds)
+        with _explained(f"graph {self.spec.name!r} failed"):
+            values = self.session.run(names, feeds)
+        return dict(zip(names, values, strict=True))
+
+    def cache(self, rows: int, capacity: int) -> OnnxRuntimeCache:
+        return OnnxRuntimeCache(self, rows, capacity)
+
+
+class OnnxRuntimeCache:
+    """KV cache bound to the inputs `past_*` and, the same memory, to the outputs `present_*`."""
+
+    def __init__(self, runner: OnnxRuntimeRunner, rows: int, capacity: int):
+        self.rows = rows
+        self.capacity = 0
+        self._runner = runner
+        self._binding = runner.session.io_binding()
+        self._read = [tensor.name for tensor in runner.spec.outputs if not tensor.name.startswith("present_")]
+        for name in self._read:  # first, so that they lead what get_outputs returns
+            self._binding.bind_output(name)
+        self._values: dict[str, onnxruntime.OrtValue] = {}
+        self.grow(capacity)
+
+    def run(self, feeds: Arrays) -> dict[str, np.ndarray]:
+        runner, binding = self._runner, self._binding
+        for name, array in checked_feeds(runner.spec, runner.precision, feeds, without="past_").items():
+            binding.bind_cpu_input(name, array)
+        for name in self._read:  # a bound output keeps the shape of the last run
+            binding.bind_output(name)
+        with _explained(f"graph {runner.spec.name!r} failed"):
+            runner.session.run_with_iobinding(binding)
+        values = binding.get_outputs()
+        return {name: values[index].numpy() for index, name in enumerate(self._read)}
+
+    def grow(self, capacity: int) -> None:
+        ort = _import_onnxruntime()
+        if capacity <= self.capacity:
+            return
+        used, self.capacity = self.capacity, capacity
+        for tensor in self._runner.spec.inputs:
+            if not tensor.name.startswith("past_"):
+                continue
+            _, heads, _, dim = tensor.shape
+            # Zeros: a slot that no row has written may lie under the mask, and 0 · NaN would still be NaN.
+            array = np.zeros((self.rows, heads, capacity, dim), tensor.numpy_dtype(self._runner.precision))
+            if used:
+                array[:, :, :used] = self._values[tensor.name].numpy()
+            value = ort.OrtValue.ortvalue_from_numpy(array, self._runner.device, 0)
+            self._values[tensor.name] = value
+            self._binding.bind_ortvalue_input(tensor.name, value)
+            self._binding.bind_ortvalue_output(tensor.name.replace("past_", "present_", 1), value)
+
+
+def _import_onnxruntime() -> Any:
+    try:
+        import onnxruntime
+    except ImportError:
+        raise MissingPackageError("onnxruntime", "running a bundle", "cpu") from None
+    return onnxruntime
+
+
+@contextlib.contextmanager
+def _explained(what: str, mend: str = "") -> Iterator[None]:
+    """Turns ONNX Runtime's exceptions into one line."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    kinds = tuple(kind for kind in vars(state).values() if isinstance(kind, type) and issubclass(kind, Exception))
+    try:
+        yield
+    except (*kinds, RuntimeError) as error:
+        reason = " ".join(str(error).split(":", 3)[-1].split())
+        raise EngineError(f"{what} ({reason})", mend) from error
+
+
+def _check_contract(session: onnxruntime.InferenceSession, spec: GraphSpec, precision: Precision, path: Path) -> None:
+    """The file's inputs and outputs are the contract's, in name and type."""
+    types = {"float32": "float", "bool": "bool"}
+    for found, expected in ((session.get_inputs(), spec.inputs), (session.get_outputs(), spec.outputs)):
+        has = {node.name: node.type for node in found}
+        wants = {}
+        for tensor in expected:
+            dtype = tensor.numpy_dtype(precision)
+            wants[tensor.name] = f"tensor({types.get(dtype, dtype)})"
+        differing = sorted(name for name in has.keys() | wants.keys() if has.get(name) != wants.get(name))
+        if differing:
+            raise EngineError(
+                f"{path} is not the {precision} graph {spec.name!r} of this model: {', '.join(differing)} differ",
+                "export the bundle again",
+            )
