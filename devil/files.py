@@ -101,6 +101,7 @@ def _explained(path: Path) -> Iterator[None]:
     except OSError as error:
         mends = {
             errno.ENOSPC: "free some space or choose another output path",
+            errno.EFBIG: "choose an output path that takes files of this size",
             errno.EDQUOT: "free some space or choose another output path",
             errno.EROFS: "choose an output path on a writable file system",
             errno.EACCES: "choose an output path you may write to",

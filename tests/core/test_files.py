@@ -1,0 +1,107 @@
+import errno
+import hashlib
+import os
+import subprocess
+import sys
+
+import pytest
+
+from devil.errors import OutputError
+from devil.files import atomic_directory, atomic_file, sha256, write_text
+
+
+def test_a_file_appears_whole_and_nothing_else_stays(tmp_path):
+    with atomic_file(tmp_path / "deep" / "answer.json") as temporary:
+        assert temporary.suffix == ".json"
+        temporary.write_text("new")
+        assert not (tmp_path / "deep" / "answer.json").exists()
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["answer.json"]
+    assert (tmp_path / "deep" / "answer.json").read_text() == "new"
+
+
+def test_a_failed_write_keeps_the_old_file(tmp_path):
+    write_text(tmp_path / "a.txt", "old")
+    with pytest.raises(RuntimeError), atomic_file(tmp_path / "a.txt") as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert (tmp_path / "a.txt").read_text() == "old"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path):
+    target = tmp_path / "bundle"
+    with atomic_directory(target) as temporary:
+        (temporary / "one").write_text("1")
+    with pytest.raises(KeyboardInterrupt), atomic_directory(target) as temporary:
+        (temporary / "two").write_text("2")
+        raise KeyboardInterrupt
+    assert [path.name for path in target.iterdir()] == ["one"]
+    with atomic_directory(target) as temporary:
+        (temporary / "two").write_text("2")
+    assert [path.name for path in target.iterdir()] == ["two"]
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_files_get_the_permissions_of_ordinary_files(tmp_path):
+    plain = tmp_path / "plain"
+    plain.write_text("")
+    write_text(tmp_path / "atomic", "")
+    assert (tmp_path / "atomic").stat().st_mode == plain.stat().st_mode
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])
+def test_the_systems_refusals_become_one_line(tmp_path, number):
+    with pytest.raises(OutputError, match=os.strerror(number)) as caught, atomic_file(tmp_path / "x"):
+        raise OSError(number, os.strerror(number))
+    assert caught.value.mend
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_where_a_folder_should_be_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="cannot write"):
+        write_text(tmp_path / "file" / "inside", "")
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path):
+    """A real refusal by the system: the process may not write files larger than a kilobyte."""
+    target = tmp_path / "a.txt"
+    target.write_text("old")
+    code = f"""
+import resource, signal
+from devil.files import write_text
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1024, 1024))
+write_text({str(target)!r}, "x" * 100_000)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "OutputError: cannot write" in done.stderr
+    assert target.read_text() == "old"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_terminated_process_leaves_the_old_folder(tmp_path):
+    target = tmp_path / "bundle"
+    code = f"""
+import os, signal, sys
+from devil.command import run_command
+from devil.files import atomic_directory
+from dataclasses import dataclass
+@dataclass(frozen=True)
+class Options: pass
+def work(options):
+    with atomic_directory({str(target)!r}) as temporary:
+        (temporary / "one").write_text("1")
+        os.kill(os.getpid(), signal.SIGTERM)
+sys.exit(run_command(Options, work, "work", []))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 130
+    assert done.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_sha256_is_the_standards(tmp_path):
+    data = os.urandom(3_000_001)
+    (tmp_path / "data").write_bytes(data)
+    assert sha256(tmp_path / "data") == hashlib.sha256(data).hexdigest()
