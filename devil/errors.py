@@ -52,6 +52,10 @@ class VideoError(DevilError):
     """A video or image cannot be read."""
 
 
+class AnnotationError(DevilError):
+    """An annotation file cannot be read."""
+
+
 class SentenceError(DevilError):
     """A sentence cannot be asked."""
 

@@ -55,7 +55,7 @@ def _areas(one: np.ndarray, two: np.ndarray) -> tuple[np.ndarray, np.ndarray, np
 
 @dataclass(frozen=True)
 class Sample:
-    """One sentence about one clip of T sampled frames: the truth and an answer.
+    """One sentence about one clip of T sampled frames: the truth and an answer. Boxes are fractions of the frame.
 
     Attributes:
         times: seconds of each frame, rising, float [T].

@@ -41,8 +41,8 @@ class Clock:
     @cached_property
     def times(self) -> np.ndarray:
         """The sampled moments, seconds float64 [frames]: the timestamps of the prompt, each exact before rounding."""
-        step = self.count / self.rate / max(self.frames - 1, 1)
-        return np.array([float(step * index) for index in range(self.frames)])
+        ticks, parts = self.count * self.rate.denominator, self.rate.numerator * max(self.frames - 1, 1)
+        return np.array([index * ticks / parts for index in range(self.frames)])
 
     @cached_property
     def ids(self) -> np.ndarray:
