@@ -1,0 +1,120 @@
+"""Finding the native library, and refusing one that does not belong to this machine or this ONNX Runtime."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import logging
+import sys
+from importlib import metadata, resources
+from pathlib import Path
+
+ABI = 1
+"""Version of the C interface (`devil_msda_abi`) that this package calls."""
+
+FUNCTION_BODY = "function body (GridSample)"
+
+_NAMES = {"win32": "devil_msda.dll", "darwin": "libdevil_msda.so"}
+_ONNXRUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml")
+_log = logging.getLogger(__name__)
+
+
+class LibraryRefused(Exception):  # noqa: N818 - a verdict that callers turn into a warning, not a failure
+    """The library cannot be used here; the message is one line that says why."""
+
+
+@functools.cache
+def native_path() -> Path | None:
+    """The library that was built for this package, or None.
+
+    Looked for beside the installed package and, for an editable install, in the checkout's `build` folder. One that is
+    there but does not fit is refused with one warning.
+    """
+    name = _NAMES.get(sys.platform, "libdevil_msda.so")
+    package = resources.files("devil.plugins")
+    folders = [Path(str(package)), *(Path(path) for path in sys.modules["devil.plugins"].__path__)]
+    checkout = Path(__file__).resolve().parent.parent
+    if (checkout / "CMakeLists.txt").is_file():
+        folders.append(checkout / "build" / "plugins")
+    for folder in dict.fromkeys(folders):
+        path = folder / name
+        if not path.is_file():
+            continue
+        try:
+            load(path)
+        except LibraryRefused as reason:
+            _log.warning("deformable attention: %s; the ONNX function body is used", reason)
+            continue
+        return path
+    return None
+
+
+@functools.cache
+def library() -> Path | None:
+    """The library to register with ONNX Runtime (`SessionOptions.register_custom_ops_library`), or None.
+
+    None means that graphs run the function body that they carry.
+    """
+    path = native_path()
+    if path is None:
+        return None
+    try:
+        check_onnxruntime(path, _onnxruntime_version())
+    except LibraryRefused as reason:
+        _log.warning("deformable attention: %s; the ONNX function body is used", reason)
+        return None
+    return path
+
+
+def lowering() -> str:
+    """Which implementation of deformable attention ONNX Runtime runs on this machine's CPU, in words."""
+    path = library()
+    if path is None:
+        return FUNCTION_BODY
+    return f"native CPU kernel ({load(path).devil_msda_isa_name(-1).decode()})"
+
+
+def load(path: Path) -> ctypes.CDLL:
+    """Opens the library.
+
+    Raises:
+        LibraryRefused: not a library, built for another processor, or with another C interface.
+    """
+    try:
+        opened = ctypes.CDLL(str(path))
+        abi = opened.devil_msda_abi()
+    except OSError as error:
+        raise LibraryRefused(f"{path} does not load ({_one_line(error)})") from error
+    except AttributeError as error:
+        raise LibraryRefused(f"{path} is another library") from error
+    if abi != ABI:
+        raise LibraryRefused(f"{path} has C interface {abi}, this package needs {ABI}: install the package again")
+    opened.devil_msda_isa_name.restype = ctypes.c_char_p
+    return opened
+
+
+def check_onnxruntime(path: Path, version: str | None) -> None:
+    """Checks the library against an ONNX Runtime, given its version such as '1.31.1' (None: not installed).
+
+    Raises:
+        LibraryRefused: the library was built without the operator, or the runtime is older than its C API.
+    """
+    api = load(path).devil_msda_onnxruntime_api()
+    if api == 0:
+        raise LibraryRefused(f"{path} was built without ONNX Runtime's C API header")
+    if version is not None and tuple(int(part) for part in version.split(".")[:2]) < (1, api):
+        raise LibraryRefused(f"{path} needs ONNX Runtime 1.{api} or newer, this is {version}")
+
+
+def _onnxruntime_version() -> str | None:
+    """Read from the installed packages, because importing ONNX Runtime only to ask would be slow."""
+    for name in _ONNXRUNTIMES:
+        try:
+            return metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return None
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
