@@ -6,6 +6,8 @@ import json
 from importlib import resources
 from pathlib import Path
 
+from devil.prompt import QUERY_END, QUERY_START
+
 CHECKPOINT = "devil-tiny"
 
 
@@ -21,4 +23,6 @@ def reference_checkpoint() -> Path:
 
 def demo_request() -> tuple[Path, str]:
     """The shipped clip and the sentence to ask about it."""
-    return asset("demo.mp4"), json.loads(asset("demo.json").read_text(encoding="utf-8"))["sentence"]
+    record = json.loads(asset("demo.json").read_text(encoding="utf-8"))[0]
+    question = record["conversations"][0]["value"]
+    return asset("demo.mp4"), question.split(QUERY_START)[1].split(QUERY_END)[0]

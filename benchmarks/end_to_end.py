@@ -1,0 +1,228 @@
+"""The whole path against the PyTorch model: the same answers, how fast, how much memory.
+
+python benchmarks/end_to_end.py [--quick] [--json] [--model DIR]
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import tyro
+from harness import Row, faster, figure, paired_medians, report
+
+from devil.assets import reference_checkpoint
+from devil.clip import load_clip
+from devil.config import DevilConfig
+from devil.data.clips import picture_size
+from devil.data.scene import make_scene
+from devil.data.writer import write_scene
+from devil.export.bundle import ExportOptions, export
+from devil.metrics import box_iou
+from devil.model.checkpoint import TOKENIZER, load_model, save_model
+from devil.model.devil import DevilModel
+from devil.model.inference import TorchAnswer, TorchGrounder
+from devil.prompt import PromptWriter
+from devil.runtime.answer import Answer
+from devil.runtime.language import LanguageSession
+from devil.runtime.pipeline import Grounder
+from devil.tube import to_pixels
+
+
+@dataclass(frozen=True)
+class Options:
+    """Compares bundles of a checkpoint with the PyTorch model they were exported from."""
+
+    model: Path | None = None
+    """Checkpoint folder; the shipped devil-tiny by default."""
+    quick: bool = False
+    """Fewer clips and rounds, no long videos."""
+    json: bool = False
+    """End with one JSON document."""
+
+
+def main(options: Options) -> None:
+    checkpoint = options.model or reference_checkpoint()
+    torch.set_num_threads(2)
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder)
+        rows = [
+            *language_rows(checkpoint, scratch),
+            *agreement_rows(checkpoint, scratch, 4 if options.quick else 20),
+            *speed_rows(checkpoint, scratch, 3 if options.quick else 7),
+            import_row(),
+        ]
+        if not options.quick:
+            rows.append(memory_row(scratch))
+    report("end_to_end", rows, options.json)
+
+
+def language_rows(checkpoint: Path, scratch: Path) -> list[Row]:
+    """Logits of prefill and 32 decoding steps on one prompt, against transformers, in fp32."""
+    model = load_model(checkpoint)
+    grounder = Grounder.open(bundle(checkpoint, scratch, "fp32"))
+    torch.manual_seed(0)
+    config = model.devil
+    visual = torch.randn(40, config.language.hidden)
+    ids = torch.cat([config.language.vocab + torch.arange(40), torch.randint(0, config.language.vocab, (72,))])
+    with torch.no_grad():
+        expected = model(inputs_embeds=model.embed(ids[None], visual)).logits[0].numpy()
+    session = LanguageSession(grounder.language, config)
+    session.prefill(ids[:80].tolist(), visual.numpy())
+    errors = []
+    for position in range(80, 112):
+        logits, _ = session._step(ids[position : position + 1].numpy(), position)
+        errors.append(float(np.abs(logits - expected[position]).max()))
+    worst = max(errors)
+    return [figure("language graph, prefill + 32 steps, max |Δlogit|", worst, "", "≤ 1e-4", worst <= 1e-4)]
+
+
+def agreement_rows(checkpoint: Path, scratch: Path, clips: int) -> list[Row]:
+    """Texts, spans and tubes of the bundles against the PyTorch model on synthetic clips."""
+    reference = torch_grounder(checkpoint)
+    config = reference.model.devil
+    asked = []
+    for seed in range(clips):
+        scene = make_scene(seed, "heldout")
+        path = scratch / f"{seed}.mp4"
+        write_scene(path, scene, picture_size(scene, 128))
+        sentence = scene.queries[0].sentence
+        asked.append((path, sentence, reference.ground(load_clip(path, config), sentence)))
+    rows = []
+    for precision, least in (("fp32", 0.995), ("fp16", 0.97)):
+        grounder = Grounder.open(bundle(checkpoint, scratch, precision))
+        pairs = [(grounder.encode(path).ground(sentence), expected) for path, sentence, expected in asked]
+        texts = statistics.mean(found.text == expected.text for found, expected in pairs)
+        spans = statistics.mean(found.span == expected.span for found, expected in pairs)
+        overlap = statistics.mean(tube_overlap(found, expected) for found, expected in pairs)
+        rows += [
+            figure(f"{precision} bundle, same text on {clips} clips", texts, "of 1", "1", texts == 1),
+            figure(f"{precision} bundle, same span", spans, "of 1", "1", spans == 1),
+            figure(f"{precision} bundle, mean tube IoU", overlap, "", f"≥ {least}", overlap >= least),
+        ]
+    return rows
+
+
+def tube_overlap(found: Answer, expected: TorchAnswer) -> float:
+    """Mean box IoU over frames that either tube has; 1 where both have none."""
+    if found.tube is None or len(expected.rows) == 0:
+        return float(found.tube is None and len(expected.rows) == 0)
+    boxes = to_pixels(expected.boxes, found.info.width, found.info.height)
+    if len(boxes) != len(found.tube.boxes):
+        return 0.0
+    return float(box_iou(found.tube.boxes, boxes).mean())
+
+
+def speed_rows(checkpoint: Path, scratch: Path, rounds: int) -> list[Row]:
+    """A 64-frame run, and a second sentence on the same video, against PyTorch eager in this process."""
+    model = load_model(checkpoint)
+    config = dataclasses.replace(model.devil, frames=64, max_tokens=4 * model.devil.max_tokens)
+    folder = scratch / "sixty-four"
+    save_model(with_config(model, config), folder, checkpoint / TOKENIZER, torch.float32)
+    scene = make_scene(3, "heldout")
+    path = scratch / "speed.mp4"
+    write_scene(path, scene, picture_size(scene, 128))
+    sentences = [query.sentence for query in scene.queries[:2]]
+    reference = torch_grounder(folder)
+
+    def torch_run() -> None:
+        reference.ground(load_clip(path, config), sentences[0])
+
+    rows = []
+    for precision in ("fp32", "fp16"):
+        grounder = Grounder.open(bundle(folder, scratch, precision), threads=2)
+        ours, theirs = paired_medians([lambda g=grounder: g.encode(path).ground(sentences[0]), torch_run], rounds)
+        rows.append(faster(f"{precision}, 64 frames, whole run", "PyTorch eager fp32", ours, theirs, "s", 1.0))
+        rows += second_sentence_rows(grounder, path, sentences, precision, rounds)
+    return rows
+
+
+def second_sentence_rows(
+    grounder: Grounder, path: Path, sentences: list[str], precision: str, rounds: int
+) -> list[Row]:
+    """What a second sentence costs, and where the first one's time goes."""
+    first, second, stages = [], [], []
+    for _ in range(rounds):
+        video = grounder.encode(path)
+        answers = [video.ground(sentence) for sentence in sentences]
+        first.append(sum(answers[0].timings.values()))
+        second.append(sum(answers[1].timings.values()))
+        stages.append(answers[0].timings)
+    share = statistics.median(second) / statistics.median(first)
+    rows = [figure(f"{precision}, second sentence / first", share, "of 1", "≤ 0.5", share <= 0.5)]
+    for stage in stages[0]:
+        part = statistics.median(timings[stage] / sum(timings.values()) for timings in stages)
+        rows.append(figure(f"{precision}, share of {stage}", part, "of 1"))
+    return rows
+
+
+def import_row() -> Row:
+    """Seconds that `import devil.runtime.pipeline` takes in a fresh process."""
+    code = "import time; s = time.perf_counter(); import devil.runtime.pipeline; print(time.perf_counter() - s)"
+    seconds = [
+        float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+        for _ in range(5)
+    ]
+    median = statistics.median(seconds)
+    return figure("import of the runtime", median, "s", "< 0.5", median < 0.5)
+
+
+def memory_row(scratch: Path) -> Row:
+    """Growth of peak memory from a 10-second to a 10-minute clip in 1080p."""
+    peaks = []
+    for seconds in (10, 600):
+        path = scratch / f"{seconds}s.mp4"
+        write_flat_video(path, seconds)
+        code = (
+            "import resource, sys; from devil.clip import load_clip; from devil.config import PRESETS\n"
+            "load_clip(sys.argv[1], PRESETS['7b'])\n"
+            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
+        )
+        done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
+        peaks.append(float(done.stdout))
+    growth = peaks[1] - peaks[0]
+    return figure("peak memory, 10 min against 10 s of 1080p", growth, "MB", "< 100", growth < 100)
+
+
+def write_flat_video(path: Path, seconds: int) -> None:
+    """A 1080p, 25 fps video that encodes quickly: a grey level that changes every second."""
+    import av
+
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"preset": "ultrafast", "g": "50"})
+        stream.width, stream.height, stream.pix_fmt = 1920, 1080, "yuv420p"
+        for second in range(seconds):
+            picture = np.full((1080 * 3 // 2, 1920), 16 + second % 200, np.uint8)
+            for _ in range(25):
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, "yuv420p")))
+        container.mux(stream.encode())
+
+
+def torch_grounder(checkpoint: Path) -> TorchGrounder:
+    model = load_model(checkpoint)
+    return TorchGrounder(model, PromptWriter(checkpoint / TOKENIZER, model.devil))
+
+
+def with_config(model: DevilModel, config: DevilConfig) -> DevilModel:
+    """The same weights asked about more frames."""
+    model.devil = config
+    return model
+
+
+def bundle(checkpoint: Path, scratch: Path, precision: str) -> Path:
+    """The checkpoint's bundle, exported once."""
+    folder = scratch / f"{checkpoint.name}-{precision}"
+    if not folder.exists():
+        export(ExportOptions(model=checkpoint, precision=precision, output=folder))
+    return folder
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options))
