@@ -89,11 +89,11 @@ def opened(path: str) -> Iterator[tuple[av.container.InputContainer, av.VideoStr
         covers = av.stream.Disposition.attached_pic
         streams = [stream for stream in container.streams.video if not stream.disposition & covers]
         if not streams:
-            kinds = sorted({stream.type for stream in container.streams}) or ["no streams"]
+            kinds = sorted({stream.type for stream in container.streams} - {"video"}) or ["an empty container"]
             raise VideoError(f"{path} has no video, only {', '.join(kinds)}", "give a file with a picture")
         stream = streams[0]
         if stream.codec_context is None:
-            raise VideoError(f"{path} is coded in a format that this FFmpeg cannot decode", "convert it to H.264")
+            raise VideoError(f"{path} is cut short or coded in a way that this FFmpeg cannot decode", _COPY_AGAIN)
         # Without this, H.264 patches over damaged parts and hands out the result as a good frame.
         stream.codec_context.options = {"err_detect": "explode"}
         yield container, stream

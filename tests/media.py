@@ -77,10 +77,19 @@ def encode(
     return path
 
 
-def sound_only(path: Path) -> Path:
-    """Writes a second of silence, no picture."""
-    with av.open(str(path), "w") as output:
-        _mux_silence(output, output.add_stream("aac" if path.suffix == ".m4a" else "pcm_s16le", rate=16000), seconds=1)
+def sound_only(path: Path, cover: np.ndarray | None = None) -> Path:
+    """Writes a second of silence, and `cover` as the picture a player shows beside it."""
+    with av.open(str(path), "w", format="mp4" if cover is not None else None) as output:
+        audio = output.add_stream("aac" if path.suffix == ".m4a" else "pcm_s16le", rate=16000)
+        if cover is None:
+            _mux_silence(output, audio, seconds=1)
+            return path
+        picture = output.add_stream("mjpeg", rate=25)
+        picture.height, picture.width, picture.pix_fmt = *cover.shape[:2], "yuvj420p"
+        picture.disposition = av.stream.Disposition.attached_pic
+        _mux_silence(output, audio, seconds=1)
+        output.mux(picture.encode(av.VideoFrame.from_ndarray(cover, format="rgb24")))
+        output.mux(picture.encode())
     return path
 
 

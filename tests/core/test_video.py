@@ -1,5 +1,6 @@
 """Frame times and frames of files that are hard to read, against the truth known by construction."""
 
+import itertools
 import os
 import re
 from fractions import Fraction
@@ -10,7 +11,7 @@ from PIL import Image
 
 from devil.errors import VideoError
 from devil.video import frame_at, iterate_frames, probe, read_frames, sample_indices, sample_times
-from tests.media import cut, damaged, encode, needs_encoder, numbered, read_number, real_video, sound_only
+from tests.media import cut, damaged, encode, numbered, read_number, real_video, sound_only
 
 COUNT = 50
 FRAMES = [numbered(index) for index in range(COUNT)]
@@ -145,7 +146,7 @@ def test_sample_times_are_an_exact_linspace(tmp_path):
     times = sample_times(info, 64)
     assert times[0] == 0
     assert times[-1] == info.duration == COUNT * Fraction(1001, 30000)
-    assert len({b - a for a, b in zip(times, times[1:], strict=False)}) == 1
+    assert len({b - a for a, b in itertools.pairwise(times)}) == 1
     assert np.allclose([float(time) for time in times], np.linspace(0, float(info.duration), 64))
     assert sample_times(info, 1) == (0,)
 
@@ -271,10 +272,18 @@ def test_a_file_without_permission_is_refused(tmp_path):
 
 
 def test_a_song_with_a_cover_is_only_sound(tmp_path):
-    needs_encoder("aac")
-    path = sound_only(tmp_path / "a.m4a")
-    with pytest.raises(VideoError, match="only audio"):
+    path = sound_only(tmp_path / "a.m4a", cover=numbered(0))
+    with pytest.raises(VideoError, match="has no video, only audio"):
         probe(path)
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "ts"])
+def test_a_file_without_table_of_contents_ends_where_its_frames_end(suffix, tmp_path):
+    whole = encode(tmp_path / f"whole.{suffix}", FRAMES, options={"qp": "1", "g": "10", "bf": "0"})
+    info = probe(cut(whole, tmp_path / f"a.{suffix}", 0.6))
+    assert 10 < len(info) < 40
+    assert info.duration == Fraction(len(info), 25)
+    assert read_frames(info, range(len(info)), read_number) == list(range(len(info)))
 
 
 @pytest.mark.parametrize("codec", ["libx264", "libx265"])
