@@ -57,9 +57,10 @@ class Clock:
 
 
 def draw_clock(dice: Dice, frames: int) -> Clock:
-    """A clip of 4 to 12 seconds whose frames change at least twice as often as the model samples."""
-    duration = dice.uniform(SHORTEST, LONGEST)
+    """A clip of 4 to 12 seconds (more for many frames) whose frames change twice as often as the model samples."""
     intervals = max(frames - 1, 1)
+    shortest = max(SHORTEST, float(2 * intervals / FRAME_RATES[-1]))
+    duration = dice.uniform(shortest, max(LONGEST, 2 * shortest))
     rate = dice.choice([rate for rate in FRAME_RATES if rate * duration >= 2 * intervals])
     count = round(duration * rate)
     while math.gcd(count, intervals) > 1:
