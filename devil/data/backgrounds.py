@@ -88,5 +88,7 @@ def background(family: str, name: str, height: int, width: int) -> np.ndarray:
     grey, contrast = dice.uniform(70, 185), dice.uniform(20, 60)
     first = [grey - contrast / 2 + dice.uniform(-14, 14) for _ in range(3)]
     second = [grey + contrast / 2 + dice.uniform(-14, 14) for _ in range(3)]
-    first, second = np.array(first, np.float32), np.array(second, np.float32)
-    return np.clip(first + (second - first) * pattern[:, :, None], 0, 255).astype(np.uint8)
+    picture = np.empty((height, width, 3), np.uint8)
+    for channel, (dark, light) in enumerate(zip(first, second, strict=True)):
+        picture[..., channel] = pattern * np.float32(light - dark) + np.float32(dark)
+    return picture

@@ -144,7 +144,11 @@ def _draw(actor: Actor, times: np.ndarray, pictures: np.ndarray) -> None:
     pale = actor.pale(times[shown])
     if pale.any():
         faces.append(alpha * np.round(full + (255 - full) * _PALE).astype(np.int16))
-    for frame, place, face in zip(shown.tolist(), which.reshape(-1).tolist(), pale.tolist(), strict=True):
+    looks = np.stack((shown - np.arange(len(shown)), which.reshape(-1), pale))
+    turns = np.flatnonzero((np.diff(looks) != 0).any(axis=0)) + 1
+    for run in np.split(np.arange(len(shown)), turns):  # frames in a row that show it alike
+        place, face = looks[1:, run[0]]
         x, y = corners[place]
-        window = pictures[frame, y : y + sides[1], x : x + sides[0]]
+        first, last = shown[run[0]], shown[run[-1]]
+        window = pictures[first : last + 1, y : y + sides[1], x : x + sides[0]]
         np.copyto(window, (window * rest[place] + faces[face][place]) >> 7, casting="unsafe")
