@@ -8,8 +8,7 @@ from torch import Tensor, nn
 
 from devil.config import SwinConfig
 from devil.model.detector.attention import Softmax
-
-OTHER_REGION = -100.0  # added to the score of tokens that only the cyclic shift made neighbours
+from devil.model.detector.windows import WindowLayout, window_layout
 
 
 class PatchEmbed(nn.Module):
@@ -38,16 +37,19 @@ class WindowAttention(nn.Module):
         self.proj = nn.Linear(hidden, hidden)
         self.softmax = Softmax()
 
-    def forward(self, windows: Tensor, mask: Tensor | None) -> Tensor:
-        """[N, windows, T, C] from tokens of that shape; mask [windows, 1, T, T] is added to the scores."""
-        count, number, tokens, hidden = windows.shape
-        qkv = self.qkv(windows).view(count, number, tokens, 3, self.heads, hidden // self.heads)
+    def forward(self, x: Tensor, layout: WindowLayout) -> Tensor:
+        """[N, H·W, C] from x of that shape."""
+        count, _, hidden = x.shape
+        windows, tokens = layout.order.shape
+        padded = F.pad(x, (0, 0, 0, 1))  # the zeros that slots beyond the map read
+        qkv = self.qkv(padded.index_select(1, layout.order.flatten()))
+        qkv = qkv.view(count, windows, tokens, 3, self.heads, hidden // self.heads)
         q, k, v = qkv.permute(3, 0, 1, 4, 2, 5).unbind(0)  # [N, windows, heads, T, C/heads]
         scores = (q * (hidden // self.heads) ** -0.5) @ k.transpose(-1, -2) + self._bias()
-        if mask is not None:
-            scores = scores + mask
-        mixed = self.softmax(scores).to(v.dtype) @ v
-        return self.proj(mixed.transpose(2, 3).reshape(count, number, tokens, hidden))
+        if layout.mask is not None:
+            scores = scores + layout.mask
+        mixed = (self.softmax(scores).to(v.dtype) @ v).transpose(2, 3).reshape(count, windows * tokens, hidden)
+        return self.proj(mixed.index_select(1, layout.place))
 
     def _bias(self) -> Tensor:
         """[heads, T, T]: the table's row for each pair's (row, column) difference."""
@@ -69,30 +71,16 @@ class Mlp(nn.Module):
 
 
 class SwinBlock(nn.Module):
-    def __init__(self, hidden: int, heads: int, window: int, mlp_ratio: int, shifted: bool):
+    def __init__(self, hidden: int, heads: int, window: int, mlp_ratio: int):
         super().__init__()
-        self.window = window
-        self.shift = window // 2 if shifted else 0
         self.norm1 = nn.LayerNorm(hidden)
         self.attn = WindowAttention(hidden, heads, window)
         self.norm2 = nn.LayerNorm(hidden)
         self.mlp = Mlp(hidden, mlp_ratio * hidden)
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """[N, H, W, C] from x of that shape and the stage's shift mask, which only shifted blocks use."""
-        count, height, width, hidden = x.shape
-        size = self.window
-        rows, columns = _ceil_div(height, size), _ceil_div(width, size)
-        y = F.pad(self.norm1(x), (0, 0, 0, columns * size - width, 0, rows * size - height))
-        if self.shift:
-            y = torch.roll(y, (-self.shift, -self.shift), (1, 2))
-        y = y.reshape(count, rows, size, columns, size, hidden).transpose(2, 3)
-        y = self.attn(y.reshape(count, rows * columns, size * size, hidden), mask if self.shift else None)
-        y = y.reshape(count, rows, columns, size, size, hidden).transpose(2, 3)
-        y = y.reshape(count, rows * size, columns * size, hidden)
-        if self.shift:
-            y = torch.roll(y, (self.shift, self.shift), (1, 2))
-        x = x + y[:, :height, :width]
+    def forward(self, x: Tensor, layout: WindowLayout) -> Tensor:
+        """[N, H·W, C] from x of that shape."""
+        x = x + self.attn(self.norm1(x), layout)
         return x + self.mlp(self.norm2(x))
 
 
@@ -106,28 +94,32 @@ class PatchMerging(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         count, height, width, hidden = x.shape
-        rows, columns = _ceil_div(height, 2), _ceil_div(width, 2)
+        rows, columns = (height + 1) // 2, (width + 1) // 2
         x = F.pad(x, (0, 0, 0, 2 * columns - width, 0, 2 * rows - height))
         x = x.reshape(count, rows, 2, columns, 2, hidden).permute(0, 1, 3, 4, 2, 5)  # column parity before row parity
         return self.reduction(self.norm(x.reshape(count, rows, columns, 4 * hidden)))
 
 
 class SwinStage(nn.Module):
+    """Blocks that alternate between plain and shifted windows."""
+
     def __init__(self, config: SwinConfig, stage: int):
         super().__init__()
         hidden, last = config.embed * 2**stage, stage == len(config.depths) - 1
         self.window = config.window
         self.blocks = nn.ModuleList(
-            SwinBlock(hidden, config.heads[stage], config.window, config.mlp_ratio, shifted=block % 2 == 1)
-            for block in range(config.depths[stage])
+            SwinBlock(hidden, config.heads[stage], config.window, config.mlp_ratio) for _ in range(config.depths[stage])
         )
         self.downsample = None if last else PatchMerging(hidden)
 
     def forward(self, x: Tensor) -> Tensor:
-        mask = shift_mask(x, self.window)
-        for block in self.blocks:
-            x = block(x, mask)
-        return x
+        """[N, H, W, C] from x of that shape, before any downsampling."""
+        height, width = x.shape[1:3]
+        x = x.flatten(1, 2)
+        layouts = [window_layout(height, width, self.window, shift, x) for shift in (0, self.window // 2)]
+        for index, block in enumerate(self.blocks):
+            x = block(x, layouts[index % 2])
+        return x.unflatten(1, (height, width))
 
 
 class Swin(nn.Module):
@@ -155,22 +147,6 @@ class Swin(nn.Module):
         return maps
 
 
-def shift_mask(x: Tensor, window: int) -> Tensor:
-    """[windows, 1, T, T]: OTHER_REGION between tokens of a shifted window that are not neighbours in the map x."""
-
-    def regions(length: int) -> Tensor:
-        """[windows, window]: which of an axis' three pieces each shifted position belongs to."""
-        number = _ceil_div(length, window)
-        position = torch.arange(number * window, device=x.device)
-        last, wrapped = (number - 1) * window, number * window - window // 2
-        return ((position >= last).long() + (position >= wrapped).long()).reshape(number, window)
-
-    rows, columns = regions(x.shape[1]), regions(x.shape[2])
-    region = 3 * rows[:, None, :, None] + columns[None, :, None, :]
-    region = region.reshape(rows.shape[0] * columns.shape[0], window * window)
-    return ((region[:, None, :, None] != region[:, None, None, :]) * OTHER_REGION).to(x.dtype)
-
-
 def _initialise(module: nn.Module) -> None:
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
@@ -180,10 +156,6 @@ def _initialise(module: nn.Module) -> None:
         nn.init.trunc_normal_(module.relative_position_bias_table, std=0.02)
 
 
-def _ceil_div(length: int, step: int) -> int:
-    return (length + step - 1) // step
-
-
 def _lacking(length: int, step: int) -> int:
     """How much `length` needs to become a multiple of `step`."""
-    return _ceil_div(length, step) * step - length
+    return (length + step - 1) // step * step - length
