@@ -2,7 +2,8 @@
 
 The form is the one that ONNX Runtime runs and TensorRT builds natively: TensorScatter into a cache of M slots, a Slice
 of its first T, and Attention under an explicit boolean mask whose last dimension is T. Rotary angles, RMS statistics,
-softmax, the final norm and both outputs are float32 in every precision.
+the final norm and both outputs are float32 in every precision. TensorRT wants M as a number: fix that dimension of the
+inputs and outputs before parsing.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     Values = dict[str, ir.Value]
 
-OPSET = 24  # the first with TensorScatter and Attention's softmax_precision
+OPSET = 24  # the first with TensorScatter
 IR_VERSION = 12
 
 
@@ -39,7 +40,7 @@ def build_language(config: LanguageConfig, weights: Weights, precision: Precisio
     spec = contract(DevilConfig(language=config))["language"]
     writer = GraphWriter(weights, precision)
     inputs = _values(spec.inputs, precision)
-    outputs = _decoder(writer, config, inputs)
+    outputs = _Decoder(writer, config, inputs).outputs()
     for name, declared in _values(spec.outputs, precision).items():
         outputs[name].name, outputs[name].type, outputs[name].shape = name, declared.type, declared.shape
     graph = ir.Graph(
@@ -67,122 +68,119 @@ def _values(tensors: Iterable[TensorSpec], precision: Precision) -> Values:
     }
 
 
-def _decoder(writer: GraphWriter, config: LanguageConfig, inputs: Values) -> Values:
-    """All layers, from token ids to logits; returns the graph's outputs by name."""
-    x = _embedding(writer, config, inputs["token_ids"], inputs["visual_table"])  # [B, S, hidden]
-    angles = _angles(writer, config, inputs["positions"])
-    attended = writer.op("Shape", inputs["mask"], start=3)  # [T]
-    outputs: Values = {}
-    for layer in range(config.layers):
-        with writer.scope(f"model.layers.{layer}"):
-            past = inputs[key_name(layer, "past")], inputs[value_name(layer, "past")]
+class _Decoder:
+    """Writes the decoder layer by layer; shapes as in the contract, D = head_dim."""
+
+    def __init__(self, writer: GraphWriter, config: LanguageConfig, inputs: Values):
+        self.write, self.config, self.inputs = writer, config, inputs
+        self.last_axis = writer.constant("last_axis", [-1])
+        self.angles = self._angles()
+        self.attended = writer.op("Shape", inputs["mask"], start=3)  # [T]
+
+    def outputs(self) -> Values:
+        """The graph's outputs by name."""
+        x = self._embedding()
+        outputs: Values = {}
+        for layer in range(self.config.layers):
             key = f"model.layers.{layer}"
-            normed = _norm(writer, config, x, f"{key}.input_layernorm")
-            update, *present = _attention(writer, config, f"{key}.self_attn", normed, angles, past, inputs, attended)
-            x = writer.op("Add", x, update)
-            normed = _norm(writer, config, x, f"{key}.post_attention_layernorm")
-            x = writer.op("Add", x, _mlp(writer, config, f"{key}.mlp", normed))
-            outputs[key_name(layer, "present")], outputs[value_name(layer, "present")] = present
-    outputs["logits"], outputs["hidden"] = _readout(writer, config, x, inputs["output_index"])
-    return outputs
+            with self.write.scope(key):
+                keys, values = (self.inputs[name(layer, "past")] for name in (key_name, value_name))
+                normed = self._norm(x, f"{key}.input_layernorm")
+                update, keys, values = self._attention(f"{key}.self_attn", normed, keys, values)
+                x = self.write.op("Add", x, update)
+                normed = self._norm(x, f"{key}.post_attention_layernorm")
+                x = self.write.op("Add", x, self._mlp(f"{key}.mlp", normed))
+            outputs |= {key_name(layer, "present"): keys, value_name(layer, "present"): values}
+        outputs["hidden"] = self._final_hidden(x)
+        outputs["logits"] = self._logits(outputs["hidden"])
+        return outputs
 
+    def _embedding(self) -> ir.Value:
+        """Rows of the embedding, or of the visual table for ids from `vocab` on; [B, S, hidden].
 
-def _embedding(writer: GraphWriter, config: LanguageConfig, ids: ir.Value, table: ir.Value) -> ir.Value:
-    """Rows of the embedding, or of the visual table for ids from `vocab` on; [B, S, hidden].
+        Both are gathered at every position, at a clamped index, so that neither table is copied into the other.
+        """
+        write, ids, vocab = self.write, self.inputs["token_ids"], self.config.vocab
+        with write.scope("embedding"):
+            known = write.op("Min", ids, write.constant("last_id", vocab - 1))
+            text = write.op("Gather", self._embedding_weight(), known, axis=0)
+            row = write.op("Sub", ids, write.constant("vocab", vocab))
+            row = write.op("Max", row, write.constant("first_row", 0))
+            visual = write.op("Gather", self.inputs["visual_table"], row, axis=0)
+            is_visual = write.op("GreaterOrEqual", ids, write.constant("vocab", vocab))
+            return write.op("Where", write.op("Unsqueeze", is_visual, self.last_axis), visual, text)
 
-    Both are gathered at every position, at a clamped index, so that neither table is copied into the other.
-    """
-    vocab = writer.constant("vocab", config.vocab)
-    zero, last = writer.constant("zero", 0), writer.constant("last_id", config.vocab - 1)
-    with writer.scope("embedding"):
-        embedding = writer.weight("model.embed_tokens.weight", (config.vocab, config.hidden))
-        text = writer.op("Gather", embedding, writer.op("Min", ids, last), axis=0)
-        row = writer.op("Max", writer.op("Sub", ids, vocab), zero)
-        visual = writer.op("Gather", table, row, axis=0)
-        is_visual = writer.op("GreaterOrEqual", ids, vocab)
-        is_visual = writer.op("Unsqueeze", is_visual, writer.constant("last_axis", [-1]))  # [B, S, 1]
-        return writer.op("Where", is_visual, visual, text)
+    def _angles(self) -> tuple[ir.Value, ir.Value]:
+        """Cosine and sine of every position's rotary angles, [B, S, D / 2]; computed in float32."""
+        write, config = self.write, self.config
+        exponents = np.arange(0, config.head_dim, 2, dtype=np.float64) / config.head_dim
+        frequencies = write.constant("rotary_frequencies", config.rope_theta**-exponents, "float32")
+        with write.scope("rotary"):
+            positions = write.cast(self.inputs["positions"], full=True)
+            angles = write.op("Mul", write.op("Unsqueeze", positions, self.last_axis), frequencies)
+            return write.cast(write.op("Cos", angles)), write.cast(write.op("Sin", angles))
 
+    def _norm(self, x: ir.Value, key: str, full: bool = False) -> ir.Value:
+        """RMS norm; its statistics are float32 by stash_type."""
+        scale = self.write.weight(f"{key}.weight", (self.config.hidden,), full=full)
+        return self.write.op("RMSNormalization", x, scale, axis=-1, epsilon=self.config.eps, stash_type=1)
 
-def _angles(writer: GraphWriter, config: LanguageConfig, positions: ir.Value) -> tuple[ir.Value, ir.Value]:
-    """Cosine and sine of every position's rotary angles, [B, S, head_dim / 2]; computed in float32."""
-    import onnx_ir as ir
+    def _attention(self, key: str, x: ir.Value, keys: ir.Value, values: ir.Value) -> tuple[ir.Value, ...]:
+        """The attention's update of x [B, S, hidden], and the caches [B, kv_heads, M, D] after it."""
+        write, config = self.write, self.config
+        query = write.op("RotaryEmbedding", self._heads(f"{key}.q_proj", x, config.heads), *self.angles)
+        new_keys = write.op("RotaryEmbedding", self._heads(f"{key}.k_proj", x, config.kv_heads), *self.angles)
+        new_values = self._heads(f"{key}.v_proj", x, config.kv_heads)
+        keys, seen_keys = self._cached(keys, new_keys)
+        values, seen_values = self._cached(values, new_values)
+        # No softmax_precision: TensorRT refuses it, and ONNX Runtime's fp16 kernel is exact to rounding without it.
+        y = write.op("Attention", query, seen_keys, seen_values, self.inputs["mask"])  # [B, heads, S, D]
+        y = write.op("Transpose", y, perm=[0, 2, 1, 3])
+        y = write.op("Reshape", y, write.constant("shape_hidden", [0, 0, config.hidden]))
+        return write.linear(y, f"{key}.o_proj", config.hidden, config.hidden), keys, values
 
-    half = np.arange(0, config.head_dim, 2, dtype=np.float64) / config.head_dim
-    frequencies = writer.constant("rotary_frequencies", config.rope_theta**-half, "float32")
-    with writer.scope("rotary"):
-        positions = writer.op("Cast", positions, to=ir.DataType.FLOAT)
-        positions = writer.op("Unsqueeze", positions, writer.constant("last_axis", [-1]))
-        angles = writer.op("Mul", positions, frequencies)
-        return writer.cast(writer.op("Cos", angles)), writer.cast(writer.op("Sin", angles))
+    def _heads(self, key: str, x: ir.Value, count: int) -> ir.Value:
+        """A projection of x, split into heads: [B, count, S, D]."""
+        dim = self.config.head_dim
+        y = self.write.linear(x, key, count * dim, self.config.hidden, bias=True)
+        y = self.write.op("Reshape", y, self.write.constant(f"shape_{count}_heads", [0, 0, count, dim]))
+        return self.write.op("Transpose", y, perm=[0, 2, 1, 3])
 
-
-def _norm(writer: GraphWriter, config: LanguageConfig, x: ir.Value, key: str, full: bool = False) -> ir.Value:
-    """RMS norm; its statistics are float32 by stash_type."""
-    scale = writer.weight(f"{key}.weight", (config.hidden,), full=full)
-    return writer.op("RMSNormalization", x, scale, axis=-1, epsilon=config.eps, stash_type=1)
-
-
-def _attention(
-    writer: GraphWriter,
-    config: LanguageConfig,
-    key: str,
-    x: ir.Value,
-    angles: tuple[ir.Value, ir.Value],
-    past: tuple[ir.Value, ir.Value],
-    inputs: Values,
-    attended: ir.Value,
-) -> tuple[ir.Value, ir.Value, ir.Value]:
-    """The attention's update of x [B, S, hidden], and the key and value caches [B, kv_heads, M, head_dim] after it."""
-    import onnx_ir as ir
-
-    def heads(name: str, count: int) -> ir.Value:  # [B, count, S, head_dim]
-        y = writer.linear(x, f"{key}.{name}", count * config.head_dim, config.hidden, bias=True)
-        shape = writer.constant(f"shape_{count}_heads", [0, 0, count, config.head_dim])
-        return writer.op("Transpose", writer.op("Reshape", y, shape), perm=[0, 2, 1, 3])
-
-    def cached(cache: ir.Value, update: ir.Value) -> tuple[ir.Value, ir.Value]:
+    def _cached(self, cache: ir.Value, update: ir.Value) -> tuple[ir.Value, ir.Value]:
         """The whole cache with the new slots written, and its first T slots."""
-        present = writer.op("TensorScatter", cache, update, inputs["write_index"], axis=-2, mode="linear")
-        start, axis = writer.constant("cache_start", [0]), writer.constant("cache_axis", [2])
-        return present, writer.op("Slice", present, start, attended, axis)
+        write = self.write
+        present = write.op("TensorScatter", cache, update, self.inputs["write_index"], axis=-2, mode="linear")
+        start, axis = write.constant("first_slot", [0]), write.constant("slot_axis", [2])
+        return present, write.op("Slice", present, start, self.attended, axis)
 
-    query = writer.op("RotaryEmbedding", heads("q_proj", config.heads), *angles)
-    key_states = writer.op("RotaryEmbedding", heads("k_proj", config.kv_heads), *angles)
-    present_key, keys = cached(past[0], key_states)
-    present_value, values = cached(past[1], heads("v_proj", config.kv_heads))
-    y = writer.op(
-        "Attention", query, keys, values, inputs["mask"], softmax_precision=int(ir.DataType.FLOAT), is_causal=0
-    )  # [B, heads, S, head_dim]
-    y = writer.op("Transpose", y, perm=[0, 2, 1, 3])
-    y = writer.op("Reshape", y, writer.constant("shape_hidden", [0, 0, config.hidden]))
-    return writer.linear(y, f"{key}.o_proj", config.hidden, config.hidden), present_key, present_value
+    def _mlp(self, key: str, x: ir.Value) -> ir.Value:
+        """SwiGLU."""
+        write, hidden, width = self.write, self.config.hidden, self.config.mlp
+        gate = write.linear(x, f"{key}.gate_proj", width, hidden)
+        gate = write.op("Mul", gate, write.op("Sigmoid", gate))
+        up = write.linear(x, f"{key}.up_proj", width, hidden)
+        return write.linear(write.op("Mul", gate, up), f"{key}.down_proj", hidden, width)
 
+    def _final_hidden(self, x: ir.Value) -> ir.Value:
+        """Final-norm hidden states of the asked positions only, [B, K, hidden] float32."""
+        with self.write.scope("readout"):
+            index = self.write.op("Unsqueeze", self.inputs["output_index"], self.last_axis)
+            asked = self.write.op("GatherND", x, index, batch_dims=1)
+            return self._norm(self.write.cast(asked, full=True), "model.norm", full=True)
 
-def _mlp(writer: GraphWriter, config: LanguageConfig, key: str, x: ir.Value) -> ir.Value:
-    """SwiGLU."""
-    gate = writer.linear(x, f"{key}.gate_proj", config.mlp, config.hidden)
-    gate = writer.op("Mul", gate, writer.op("Sigmoid", gate))
-    up = writer.linear(x, f"{key}.up_proj", config.mlp, config.hidden)
-    return writer.linear(writer.op("Mul", gate, up), f"{key}.down_proj", config.hidden, config.mlp)
+    def _logits(self, hidden: ir.Value) -> ir.Value:
+        """[B, K, vocab] float32."""
+        write, config = self.write, self.config
+        with write.scope("readout"):
+            x = write.cast(hidden)
+            if not config.tied:
+                return write.cast(write.linear(x, "lm_head", config.vocab, config.hidden), full=True)
+            # The embedding lies [vocab, hidden] for the lookup; Gemm reads it transposed without a second copy.
+            rows = write.op("Reshape", x, write.constant("shape_rows", [-1, config.hidden]))
+            logits = write.op("Gemm", rows, self._embedding_weight(), transB=1)
+            asked = write.op("Shape", self.inputs["output_index"])
+            shape = write.op("Concat", asked, write.constant("shape_vocab", [config.vocab]), axis=0)
+            return write.cast(write.op("Reshape", logits, shape), full=True)
 
-
-def _readout(
-    writer: GraphWriter, config: LanguageConfig, x: ir.Value, output_index: ir.Value
-) -> tuple[ir.Value, ir.Value]:
-    """Logits [B, K, vocab] and final-norm hidden states [B, K, hidden] of the asked positions only, both float32."""
-    with writer.scope("readout"):
-        index = writer.op("Unsqueeze", output_index, writer.constant("last_axis", [-1]))
-        picked = writer.cast(writer.op("GatherND", x, index, batch_dims=1), full=True)
-        hidden = _norm(writer, config, picked, "model.norm", full=True)
-        if not config.tied:
-            logits = writer.linear(writer.cast(hidden), "lm_head", config.vocab, config.hidden)
-            return writer.cast(logits, full=True), hidden
-        # The embedding lies [vocab, hidden] for the lookup; Gemm reads it transposed without a second copy.
-        rows = writer.op("Reshape", writer.cast(hidden), writer.constant("shape_rows", [-1, config.hidden]))
-        embedding = writer.weight("model.embed_tokens.weight", (config.vocab, config.hidden))
-        logits = writer.cast(writer.op("Gemm", rows, embedding, transB=1), full=True)
-        shape = writer.op(
-            "Concat", writer.op("Shape", output_index), writer.constant("shape_vocab", [config.vocab]), axis=0
-        )
-        return writer.op("Reshape", logits, shape), hidden
+    def _embedding_weight(self) -> ir.Value:
+        return self.write.weight("model.embed_tokens.weight", (self.config.vocab, self.config.hidden))

@@ -1,4 +1,4 @@
-"""The language loop: the prefix of the prompt is read once per video; a sentence is a short prefill and greedy decoding.
+"""The language loop: the prompt's prefix is read once per video; a sentence is a short prefill and greedy decoding.
 
 Slot i of the KV cache holds position i of the prompt. A sentence writes behind the prefix; the next one starts at the
 same slot and overwrites it, so the prefix is neither computed nor copied again.
@@ -83,13 +83,20 @@ class LanguageSession:
         self._cache = runner.cache(rows=1, capacity=capacity)
         self._table = np.zeros((1, config.language.hidden), np.float32)
 
-    def prefill(self, token_ids: Sequence[int], visual_table: np.ndarray, chunk: int = CHUNK) -> float:
+    def prefill(
+        self,
+        token_ids: Sequence[int],
+        visual_table: np.ndarray,
+        chunk: int = CHUNK,
+        on_chunk: Callable[[int, int], None] | None = None,
+    ) -> float:
         """Reads the prompt's part that every sentence shares; replaces an earlier prefix. Returns the seconds taken.
 
         Args:
             token_ids: ids; `vocab + i` stands for row i of the visual table.
             visual_table: the video's visual tokens [V, hidden].
             chunk: most tokens of one step; long prefixes take smaller steps by themselves.
+            on_chunk: called after every step with the tokens read so far and all tokens.
 
         Raises:
             VideoError: the prefix alone does not fit the model's context.
@@ -103,7 +110,7 @@ class LanguageSession:
             )
         began = time.perf_counter()
         self.length, self._table = 0, visual_table
-        self._read(self._checked(token_ids), 0, chunk)
+        self._read(self._checked(token_ids), 0, chunk, on_chunk)
         self.length = len(token_ids)
         return time.perf_counter() - began
 
@@ -175,7 +182,9 @@ class LanguageSession:
             )
         return ids
 
-    def _read(self, ids: np.ndarray, start: int, chunk: int) -> tuple[np.ndarray, np.ndarray]:
+    def _read(
+        self, ids: np.ndarray, start: int, chunk: int, on_chunk: Callable[[int, int], None] | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Prefill of `ids` from slot `start` on, in steps of bounded memory; the last token's logits and hidden."""
         output = np.empty(0), np.empty(0)
         end = start + len(ids)
@@ -184,6 +193,8 @@ class LanguageSession:
         size = max(1, min(chunk, SCORE_BYTES // score_bytes))
         for first in range(0, len(ids), size):
             output = self._step(ids[first : first + size], start + first)
+            if on_chunk is not None:
+                on_chunk(min(first + size, len(ids)), len(ids))
         return output
 
     def _step(self, ids: np.ndarray, start: int) -> tuple[np.ndarray, np.ndarray]:

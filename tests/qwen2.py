@@ -1,5 +1,6 @@
 """Random Qwen2 language models: the transformers reference, and the same weights as our language graph."""
 
+import copy
 import functools
 
 import numpy as np
@@ -71,10 +72,12 @@ def prompt(config, length, visual_rows, seed=0):
 
 
 @torch.no_grad()
-def expected(config, ids, table):
-    """The reference's logits [S, vocab] and final-norm hidden states [S, hidden], without a cache."""
+def expected(config, ids, table, dtype=torch.float32):
+    """The reference's logits [S, vocab] and final-norm hidden states [S, hidden], without a cache, as float32."""
     model = reference(config)
-    weights = torch.cat([model.get_input_embeddings().weight, torch.from_numpy(table)])
+    if dtype != torch.float32:
+        model = copy.deepcopy(model).to(dtype)
+    weights = torch.cat([model.get_input_embeddings().weight, torch.from_numpy(table).to(dtype)])
     output = model.model(inputs_embeds=weights[torch.from_numpy(np.asarray(ids))][None])
     hidden = output.last_hidden_state[0]
-    return model.lm_head(hidden).numpy(), hidden.numpy()
+    return model.lm_head(hidden).float().numpy(), hidden.float().numpy()

@@ -29,11 +29,11 @@ class OnnxRuntimeEngine:
 
     Attributes:
         provider: where they run.
-        threads: CPU threads of one graph; ONNX Runtime takes the physical cores by default.
+        threads: CPU threads of one graph; 0 lets ONNX Runtime take the physical cores.
     """
 
     provider: Provider = "cpu"
-    threads: int | None = None
+    threads: int = 0
     name: str = "onnxruntime"
 
     def load(self, path: Path, spec: GraphSpec, precision: Precision) -> OnnxRuntimeRunner:
@@ -51,12 +51,12 @@ class OnnxRuntimeEngine:
 
     def _options(self, ort: Any) -> onnxruntime.SessionOptions:
         options = ort.SessionOptions()
-        options.intra_op_num_threads = self.threads or 0
+        options.intra_op_num_threads = self.threads
         options.log_severity_level = _SILENT
         # A plan is kept for every combination of input shapes; with a cache that grows by one slot per step that is a
         # new plan per token.
         options.enable_mem_pattern = False
-        library = plugins.library() if hasattr(plugins, "library") else None
+        library = plugins.library()
         if library is not None:
             options.register_custom_ops_library(str(library))
         return options

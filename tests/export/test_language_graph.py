@@ -3,6 +3,7 @@
 import numpy as np
 import onnx
 import pytest
+import torch
 
 from devil.config import DevilConfig, LanguageConfig
 from devil.contract import PRECISIONS, contract
@@ -13,14 +14,19 @@ from devil.runtime.language import causal_feeds
 from tests.qwen2 import CONFIGS, build, expected, language_runner, prompt
 
 CAPACITY = 96
-# fp32: the figure of the project. fp16: weights and activations carry 11 bits; logits of size ~10 after 2–3 layers of
-# these widths were measured to differ by up to 0.03.
-TOLERANCE = {"fp32": 1e-4, "fp16": 0.06}
 
 
 def step(cache, ids, starts, lengths, table):
     feeds = causal_feeds(np.asarray(ids), np.asarray(starts), np.asarray(lengths))
     return cache.run({**feeds, "visual_table": table})
+
+
+def tolerance(config, precision, ids, table):
+    """fp32: the project's figure. fp16: what PyTorch itself loses on this very prompt, and half as much again."""
+    if precision == "fp32":
+        return 1e-4
+    half, full = (expected(config, ids, table, dtype) for dtype in (torch.float16, torch.float32))
+    return 1.5 * max(np.abs(ours - theirs).max() for ours, theirs in zip(half, full, strict=True))
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
@@ -36,7 +42,7 @@ def test_prefill_and_32_decoding_steps_equal_the_reference(name, precision, tmp_
         assert outputs["logits"].dtype == outputs["hidden"].dtype == np.float32
         errors.append(np.abs(outputs["logits"][0, 0] - logits[end - 1]).max())
         errors.append(np.abs(outputs["hidden"][0, 0] - hidden[end - 1]).max())
-    assert max(errors) <= TOLERANCE[precision]
+    assert max(errors) <= tolerance(config, precision, ids, table)
 
 
 def test_every_asked_position_is_read_out(tmp_path):
@@ -122,6 +128,8 @@ def test_the_file_is_valid_and_follows_the_contract(name, precision, tmp_path):
     names = [value.name for value in model.graph.initializer]
     assert len(names) == len(set(names))
     assert data.exists()
+    # TensorRT's parser refuses softmax_precision, and misreads is_causal beside a cache.
+    assert not any(node.attribute for node in model.graph.node if node.op_type == "Attention")
     assert sum(node.op_type == "Transpose" for node in model.graph.node) == 4 * config.layers  # heads; never weights
 
 

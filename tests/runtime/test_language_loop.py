@@ -64,11 +64,9 @@ def test_long_prefixes_take_smaller_steps_so_that_scores_stay_bounded(runners, m
     monkeypatch.setattr("devil.runtime.language.SCORE_BYTES", 4 * 6 * 40 * 3)  # 3 tokens against 40 slots, 6 heads
     ids, table = prompt(CONFIGS["head_dim 8"], 40, 9)
     talk = session(runners, "head_dim 8")
-    lengths = []
-    step = talk._step
-    monkeypatch.setattr(talk, "_step", lambda ids, start: lengths.append(len(ids)) or step(ids, start))
-    talk.prefill(ids, table)
-    assert lengths == [3] * 13 + [1]
+    heard = []
+    talk.prefill(ids, table, on_chunk=lambda done, total: heard.append((done, total)))
+    assert heard == [(min(done, 40), 40) for done in range(3, 43, 3)]
 
 
 @pytest.mark.parametrize("name", NAMES)
