@@ -74,6 +74,7 @@ Operator make_operator(DataType value_type, DataType weight_type) {
   op.weight_type = weight_type;
   op.version = kOrtApiVersion;
   op.GetName = [](const OrtCustomOp*) { return kOperator; };
+  op.GetExecutionProviderType = [](const OrtCustomOp*) -> const char* { return nullptr; };
   op.GetInputTypeCount = [](const OrtCustomOp*) { return kInputs; };
   op.GetInputType = input_type;
   op.GetOutputTypeCount = [](const OrtCustomOp*) { return size_t{1}; };
