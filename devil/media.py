@@ -106,31 +106,22 @@ def scan(path: str) -> Scan:
         VideoError: the file is no video, is cut short, or no frame can be decoded.
     """
     with opened(path) as (container, stream):
-        stream.codec_context.thread_count = 1
-        first, seen, broken = None, [], None  # seen: (pts, duration, keyframe) of every packet
-        try:
-            for packet in container.demux(stream):
-                if packet.size and not packet.is_discard:
-                    seen.append((packet.pts, packet.duration or 0, packet.is_keyframe))
-                    broken = "its last frame is cut" if packet.is_corrupt else None
-                if first is None:
-                    with contextlib.suppress(av.FFmpegError):
-                        first = next(iter(packet.decode()), None)
-        except av.FFmpegError as error:
-            broken = _reason(error)
-        if first is None:
-            raise VideoError(f"{path} has no frame that can be decoded", _COPY_AGAIN)
+        first, seen, refused = _packets(path, container, stream)
         base, rate = stream.time_base, stream.average_rate or stream.guessed_rate or Fraction(25)
-        _refuse_cut(path, stream, seen, broken)
-        reordered = bool(stream.codec_context.has_b_frames)
+        indexed = stream.frames > 0
+        only_decoding_order = container.format.name == "avi" and stream.codec_context.has_b_frames
     shape = {"width": first.width, "height": first.height, "orientation": _orientation(first), "time_base": base}
     stamps = [pts for pts, _, _ in seen]
-    if not _trustworthy(stamps, first.pts, reordered):
+    usable = None not in stamps and len(set(stamps)) == len(stamps) and first.pts in stamps
+    if not usable or only_decoding_order:
         frames = _decoded_stamps(path)
         if not _rising([pts for pts, _ in frames]):
             return Scan(ticks=(), keyframes=(), **shape, **_counted_times(len(frames), stamps, base, rate))
-        seen = [(pts, 0, key) for pts, key in frames]
-    shown = sorted((pts, duration, key) for pts, duration, key in seen if pts >= first.pts)
+        seen = seen if usable else [(pts, 0, key) for pts, key in frames]
+    # A recording may start between keyframes, where nothing decodes. Lost frames after a keyframe, or in a file with a
+    # table of contents, are damage: they keep their time, and reading them says so.
+    start = min([first.pts, *(pts for pts, _, key in seen if key), *(refused if indexed and usable else ())])
+    shown = sorted((pts, duration, key) for pts, duration, key in seen if pts >= start)
     ticks = tuple(pts for pts, _, _ in shown)
     times = tuple((pts - ticks[0]) * base for pts in ticks)
     return Scan(
@@ -140,6 +131,31 @@ def scan(path: str) -> Scan:
         last=shown[-1][1] * base or _typical_gap(times, rate),
         **shape,
     )
+
+
+def _packets(
+    path: str, container: av.container.InputContainer, stream: av.VideoStream
+) -> tuple[av.VideoFrame, list[tuple[int | None, int, bool]], list[int | None]]:
+    """The first frame, (timestamp, duration, is keyframe) of every packet, and the timestamps before the first frame
+    that the decoder refused."""
+    stream.codec_context.thread_count = 1  # so that an error comes with the packet that caused it
+    first, seen, refused, broken = None, [], [], None
+    try:
+        for packet in container.demux(stream):
+            if packet.size and not packet.is_discard:
+                seen.append((packet.pts, packet.duration or 0, packet.is_keyframe))
+                broken = "its last frame is cut" if packet.is_corrupt else None
+            if first is None:
+                try:
+                    first = next(iter(packet.decode()), None)
+                except av.FFmpegError:
+                    refused.append(packet.pts)
+    except av.FFmpegError as error:
+        broken = _reason(error)
+    if first is None:
+        raise VideoError(f"{path} has no frame that can be decoded", _COPY_AGAIN)
+    _refuse_cut(path, stream, seen, broken)
+    return first, seen, refused
 
 
 def _refuse_cut(path: str, stream: av.VideoStream, seen: list[tuple], broken: str | None) -> None:
@@ -152,14 +168,6 @@ def _refuse_cut(path: str, stream: av.VideoStream, seen: list[tuple], broken: st
         extent = f" of {float(declared):.1f} s" if declared > reached else ""
         why = f" ({broken})" if broken else ""
         raise VideoError(f"{path} is cut short: it ends after {float(reached):.1f} s{extent}{why}", _COPY_AGAIN)
-
-
-def _trustworthy(stamps: list[int | None], first: int | None, reordered: bool) -> bool:
-    """Whether packet timestamps are presentation times: all there, distinct, and in another order than the packets
-    where the codec reorders frames (AVI only stores decoding order)."""
-    if first is None or None in stamps or len(set(stamps)) != len(stamps) or first not in stamps:
-        return False
-    return not (reordered and len(stamps) > 1 and _rising(stamps))
 
 
 def _rising(stamps: list[int | None]) -> bool:

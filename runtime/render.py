@@ -70,7 +70,7 @@ def render(
 
 
 def _check(info: VideoInfo, output: Path) -> None:
-    kind, suffixes = ("image", IMAGE_SUFFIXES) if info.is_image else ("video", VIDEO_SUFFIXES)
+    kind, suffixes = ("still image", IMAGE_SUFFIXES) if info.is_image else ("video", VIDEO_SUFFIXES)
     if output.suffix.lower() not in suffixes:
         raise OutputError(f"{output} does not fit, {info.path} is a {kind}", f"end the name in {', '.join(suffixes)}")
     if output.exists() and output.samefile(info.path):

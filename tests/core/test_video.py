@@ -5,6 +5,7 @@ import os
 import re
 from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -299,3 +300,26 @@ def test_damage_in_the_middle_is_an_error_and_not_a_broken_frame(codec, tmp_path
     assert 15 <= at <= 30
     # Groups of pictures that the damage did not reach are read.
     assert read_frames(info, [0, 9, 45, 49], read_number) == [0, 9, 45, 49]
+
+
+def test_damage_at_the_start_does_not_move_the_clip(tmp_path):
+    rng = np.random.default_rng(0)
+    noise = [rng.integers(0, 256, (64, 96, 3), np.uint8) for _ in range(30)]
+    whole = encode(tmp_path / "whole.mp4", noise, options={"g": "5"})
+    info = probe(damaged(whole, tmp_path / "a.mp4", 0.001, 0.1))
+    assert len(info) == 30
+    with pytest.raises(VideoError, match=r"damaged: the frame at 0\.00 s"):
+        read_frames(info, [0], np.copy)
+    assert len(read_frames(info, range(10, 30), np.copy)) == 20
+
+
+def test_a_recording_that_starts_between_keyframes_starts_at_the_first_one(tmp_path):
+    whole = encode(tmp_path / "whole.mp4", FRAMES, options={"g": "10", "bf": "0", "sc_threshold": "0"})
+    with av.open(str(whole)) as source, av.open(str(tmp_path / "a.ts"), "w") as output:
+        stream = output.add_stream_from_template(source.streams.video[0])
+        for packet in list(source.demux(video=0))[3:-1]:
+            packet.stream = stream
+            output.mux(packet)
+    info = probe(tmp_path / "a.ts")
+    assert info.times == tuple(STEADY[:40])
+    assert read_frames(info, range(40), read_number) == list(range(10, 50))
