@@ -1,0 +1,113 @@
+// Where a kernel gets its samples from: tensors of locations and weights, or offsets and logits (fused).
+// Coordinates are fp32 in both.
+#pragma once
+
+#include "msda/arguments.h"
+#include "msda/geometry.h"
+#include "vectors.cuh"
+
+namespace msda {
+
+struct Level {
+  int32_t height;
+  int32_t width;
+  uint32_t start;  // first token
+};
+
+// Spatial shapes in device memory, or by value.
+struct LevelShapes {
+  const int64_t* device;
+  int32_t height[kMaxLevels];
+  int32_t width[kMaxLevels];
+};
+
+// Sizes of a call as the kernels use them; the frame is blockIdx.y.
+struct Sizes {
+  int64_t tokens;
+  int64_t batch;
+  int32_t queries;
+  int32_t heads;
+  int32_t head_size;
+  int32_t levels;
+  int32_t points;
+  int32_t samples;  // levels * points
+};
+
+struct Pixel {
+  float x;
+  float y;
+};
+
+// `pair` counts (frame, query, head), `sample` within the pair.
+template <typename Value>
+struct Located {
+  static constexpr bool kSoftmax = false;
+  const float2* locations;
+  const void* weights;
+  bool wide;  // weights are fp32, else of the value's type
+
+  __device__ __forceinline__ float weight(int64_t index) const {
+    return wide ? static_cast<const float*>(weights)[index] : widen(static_cast<const Value*>(weights)[index]);
+  }
+  __device__ __forceinline__ Pixel pixel(const Sizes& sizes, int64_t pair, int sample, int, Level level) const {
+    const float2 location = locations[pair * sizes.samples + sample];
+    return {to_pixel(location.x, level.width), to_pixel(location.y, level.height)};
+  }
+};
+
+template <typename Value>
+struct Fused {
+  static constexpr bool kSoftmax = true;
+  const float* reference;
+  const void* offsets;
+  const void* logits;
+  bool boxes;
+  bool wide;  // offsets and logits are fp32, else of the value's type
+
+  __device__ __forceinline__ float weight(int64_t index) const {
+    return wide ? static_cast<const float*>(logits)[index] : widen(static_cast<const Value*>(logits)[index]);
+  }
+  __device__ __forceinline__ float offset(int64_t index) const {
+    return wide ? static_cast<const float*>(offsets)[index] : widen(static_cast<const Value*>(offsets)[index]);
+  }
+  // In pixels at once: a point's offset is in pixels already, a box's in half box sizes per point.
+  __device__ __forceinline__ Pixel pixel(const Sizes& sizes, int64_t pair, int sample, int index, Level level) const {
+    const int64_t at = 2 * (pair * sizes.samples + sample), anchor = pair / sizes.heads * sizes.levels + index;
+    const float dx = offset(at), dy = offset(at + 1);
+    if (!boxes) {
+      return {to_pixel(reference[2 * anchor], level.width) + dx, to_pixel(reference[2 * anchor + 1], level.height) + dy};
+    }
+    const float4 box = reinterpret_cast<const float4*>(reference)[anchor];
+    const float scale = 0.5f / static_cast<float>(sizes.points);
+    return {to_pixel(fmaf(dx * scale, box.z, box.x), level.width), to_pixel(fmaf(dy * scale, box.w, box.y), level.height)};
+  }
+};
+
+// What a block knows about levels, in shared memory.
+struct LevelTable {
+  Level levels[kMaxLevels];
+  uint8_t level_of[kMaxSamples];
+};
+
+// Fills the table; all threads of the block must call it. A level that is empty, too large or past the tokens gets
+// no pixels, so that nothing is read out of bounds whatever the shapes say.
+__device__ __forceinline__ void fill(LevelTable* table, const Sizes& sizes, const LevelShapes& shapes) {
+  for (int sample = threadIdx.x; sample < sizes.samples; sample += blockDim.x) {
+    table->level_of[sample] = static_cast<uint8_t>(sample / sizes.points);
+  }
+  if (threadIdx.x == 0) {
+    int64_t start = 0;
+    for (int level = 0; level < sizes.levels; ++level) {
+      const int64_t height = shapes.device ? shapes.device[2 * level] : shapes.height[level];
+      const int64_t width = shapes.device ? shapes.device[2 * level + 1] : shapes.width[level];
+      const bool valid = height > 0 && width > 0 && height <= kMaxExtent && width <= kMaxExtent && start >= 0 &&
+                         height * width <= sizes.tokens - start;
+      table->levels[level] = valid ? Level{static_cast<int32_t>(height), static_cast<int32_t>(width), static_cast<uint32_t>(start)}
+                                   : Level{0, 0, 0};
+      start = valid ? start + height * width : -1;
+    }
+  }
+  __syncthreads();
+}
+
+}  // namespace msda
