@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from devil import plugins
-from devil.contract import GraphSpec, Precision
+from devil.contract import GraphSpec, Precision, TensorSpec
 from devil.errors import EngineError, MissingPackageError
 from devil.runtime.engines.base import Arrays, checked_feeds
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 Provider = Literal["cpu", "cuda"]
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+_ONNX_NAMES = {"float32": "float"}  # where they differ from NumPy's
 _SILENT = 4  # log severity: failures come back as exceptions, which become one line
 
 
@@ -150,17 +151,24 @@ def _explained(what: str, mend: str = "") -> Iterator[None]:
 
 
 def _check_contract(session: onnxruntime.InferenceSession, spec: GraphSpec, precision: Precision, path: Path) -> None:
-    """The file's inputs and outputs are the contract's, in name and type."""
-    types = {"float32": "float", "bool": "bool"}
+    """The file's inputs and outputs are the contract's in name, type and fixed sizes."""
+    differing = set()
     for found, expected in ((session.get_inputs(), spec.inputs), (session.get_outputs(), spec.outputs)):
-        has = {node.name: node.type for node in found}
-        wants = {}
-        for tensor in expected:
-            dtype = tensor.numpy_dtype(precision)
-            wants[tensor.name] = f"tensor({types.get(dtype, dtype)})"
-        differing = sorted(name for name in has.keys() | wants.keys() if has.get(name) != wants.get(name))
-        if differing:
-            raise EngineError(
-                f"{path} is not the {precision} graph {spec.name!r} of this model: {', '.join(differing)} differ",
-                "export the bundle again",
-            )
+        nodes, tensors = {node.name: node for node in found}, {tensor.name: tensor for tensor in expected}
+        differing |= nodes.keys() ^ tensors.keys()
+        differing |= {
+            name for name in nodes.keys() & tensors.keys() if not _follows(nodes[name], tensors[name], precision)
+        }
+    if differing:
+        raise EngineError(
+            f"{path} is not the {precision} graph {spec.name!r} of this model: {', '.join(sorted(differing))} differ",
+            "export the bundle again",
+        )
+
+
+def _follows(node: onnxruntime.NodeArg, tensor: TensorSpec, precision: Precision) -> bool:
+    dtype = tensor.numpy_dtype(precision)
+    if node.type != f"tensor({_ONNX_NAMES.get(dtype, dtype)})" or len(node.shape) != len(tensor.shape):
+        return False
+    # A graph may fix a size that the contract leaves open, never the other way round.
+    return all(isinstance(size, str) or size == has for size, has in zip(tensor.shape, node.shape, strict=True))

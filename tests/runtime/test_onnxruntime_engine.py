@@ -1,5 +1,7 @@
 """The ONNX Runtime engine: what it loads, what it refuses, and in which words."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -71,8 +73,11 @@ def test_weights_that_are_missing_are_one_line(path, tmp_path):
 
 def test_a_graph_of_another_model_or_precision_is_refused(path):
     other = contract(DevilConfig(language=CONFIGS["head_dim 16, tied"]))["language"]
-    with pytest.raises(EngineError, match="is not the fp32 graph 'language' of this model: past_key_2"):
+    with pytest.raises(EngineError, match=r"is not the fp32 graph 'language' of this model: .*past_key_2"):
         OnnxRuntimeEngine().load(path, other, "fp32")
+    larger = contract(DevilConfig(language=dataclasses.replace(CONFIG, vocab=102)))["language"]
+    with pytest.raises(EngineError, match="is not the fp32 graph 'language' of this model: logits differ"):
+        OnnxRuntimeEngine().load(path, larger, "fp32")
     with pytest.raises(EngineError, match="is not the fp16 graph 'language' of this model"):
         OnnxRuntimeEngine().load(path, SPEC, "fp16")
 
