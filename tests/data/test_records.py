@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from devil.data.records import read_records, summary
+from devil.data.annotation import summary
+from devil.data.records import read_records
 from devil.errors import AnnotationError
 
 BOX = {"xmin": 10, "ymin": 20, "xmax": 50, "ymax": 60}
