@@ -180,15 +180,16 @@ PRESETS: dict[str, DevilConfig] = {
     "7b": DevilConfig(),
     "tiny": DevilConfig(
         vision=VisionConfig(hidden=128, layers=3, heads=4, mlp=512),
-        language=LanguageConfig(hidden=256, layers=4, heads=4, kv_heads=2, mlp=768, vocab=1024, context=4096),
+        language=LanguageConfig(hidden=256, layers=4, heads=4, kv_heads=2, mlp=768, vocab=656, context=4096),
         detector=DetectorConfig(
             backbone=SwinConfig(embed=32, depths=(1, 2, 2, 1), heads=(1, 2, 4, 8), window=4),
-            hidden=128, heads=8, encoder_layers=2, decoder_layers=3, ffn=512, queries=64, min_side=128, max_side=512,
+            hidden=128, heads=8, encoder_layers=2, decoder_layers=3, ffn=512, queries=64, min_side=96, max_side=512,
         ),
-        tokens=TokenConfig(image=1003, box=1008, query_start=1006, query_end=1007, end=1002),
+        tokens=TokenConfig(image=636, box=641, query_start=639, query_end=640, end=635),
         frames=16,
-        max_tokens=256,
+        max_tokens=320,
         max_new_tokens=32,
+        compress_tokens=False,  # a still shape would leave the prompt: a small model needs to see it in every frame
     ),
 }  # fmt: skip
 

@@ -29,6 +29,7 @@ class Packed:
         answers: int64 [Q], the place before each answer: what predicts its first token.
         boxes: int64 [Q], the place of each question's first [BOX], or -1.
         frame_of: int64 [S], the frame whose time or picture a token of the video carries; -1 outside the video.
+        is_visual: bool [S], the visual tokens.
     """
 
     token_ids: np.ndarray
@@ -39,6 +40,7 @@ class Packed:
     answers: np.ndarray
     boxes: np.ndarray
     frame_of: np.ndarray
+    is_visual: np.ndarray
 
 
 def pack_video(
@@ -94,6 +96,7 @@ def collate(clips: Sequence[Packed], visual_tokens: int, vocab: int, multiple: i
         answers=flat("answers"),
         boxes=flat("boxes"),
         frame_of=padded("frame_of", -1),
+        is_visual=padded("is_visual", 0).astype(bool),
     )
 
 
@@ -133,6 +136,7 @@ def _pack(
         answers=np.array(answers, np.int64),
         boxes=np.array(boxes, np.int64),
         frame_of=frames,
+        is_visual=token_ids >= writer.config.language.vocab,
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from devil.data.scene import make_scene
 from devil.prompt import (
     BOX,
     IMAGE,
@@ -30,8 +31,14 @@ SPECIAL_TOKENS = (
     "<|endoftext|>", TURN_START, TURN_END, IMAGE, "<|stream_start|>", "<|stream_end|>", QUERY_START, QUERY_END, BOX,
 )  # fmt: skip
 LONGEST_CLIP = 20.0  # seconds; every tenth up to here is one token
-MERGED_VOCABULARY = 1000  # bytes and merges; special tokens and phrases follow
+MERGED_VOCABULARY = 1000  # at most so many bytes and merges; special tokens and phrases follow
+_SCENES = 1000  # synthetic clips whose sentences give the words
 _SPLIT = r"\d+\.\d|,?[A-Za-z]+ (?=\d)| [a-z]+ (?=\d)| ?[A-Za-z]+| ?[^\sA-Za-z\d]+|\d|\s+"
+
+
+def tiny_tokenizer() -> Tokenizer:
+    """The tokenizer of devil-tiny: always the same one."""
+    return train_tokenizer(query.sentence for seed in range(_SCENES) for query in make_scene(seed).queries)
 
 
 def train_tokenizer(sentences: Iterable[str]) -> Tokenizer:
@@ -53,7 +60,7 @@ def train_tokenizer(sentences: Iterable[str]) -> Tokenizer:
     )
     times = [timestamp(tenth / 10) for tenth in range(round(LONGEST_CLIP * 10) + 1)]
     dialogue = [f"from {time} to {time}" for time in times]
-    tokenizer.train_from_iterator([*dialogue * 50, *(line for line in sentences)], trainer)
+    tokenizer.train_from_iterator([*dialogue * 50, *sentences], trainer)
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS])
     tokenizer.add_tokens([AddedToken(phrase, special=False, normalized=False) for phrase in _phrases()])
     return tokenizer

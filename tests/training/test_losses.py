@@ -58,9 +58,7 @@ def plain_losses(logits, boxes, states, target, present, chosen):
                 a, b = states[v][t][slot], states[v][t + 1][slot]
                 sums["feature"] += 1 - np.dot(a, b) / np.linalg.norm(a) / np.linalg.norm(b)
                 sums["geometry"] += 1 - plain_iou_giou(boxes[v][t][slot], boxes[v][t + 1][slot])[1]
-    return {
-        name: value / max(1, pairs if name in ("feature", "geometry") else frames) for name, value in sums.items()
-    }
+    return {name: value / max(1, pairs if name in ("feature", "geometry") else frames) for name, value in sums.items()}
 
 
 def case(seed, clips, frames, queries, keep):
@@ -90,9 +88,7 @@ def test_costs_and_losses_equal_plain_loops(seed, clips, frames, queries, keep):
     shown = torch.from_numpy(present)
     as_tensors = tensors(logits, boxes, states, target)
     costs = slot_costs(as_tensors[0], as_tensors[1], as_tensors[3], shown)
-    plain = [
-        [plain_cost(logits[v], boxes[v], target[v], present[v], q) for q in range(queries)] for v in range(clips)
-    ]
+    plain = [[plain_cost(logits[v], boxes[v], target[v], present[v], q) for q in range(queries)] for v in range(clips)]
     np.testing.assert_allclose(costs.numpy(), plain, rtol=1e-4, atol=1e-5)
 
     losses = tube_losses(Slots(*as_tensors[:3]), as_tensors[3], shown)

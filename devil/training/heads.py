@@ -1,0 +1,91 @@
+"""Auxiliary heads: they teach the vision encoder and the language model what to see, and are dropped on saving."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from devil.data.shapes import COLOURS, SHAPES
+from devil.training.labels import SIZES, TokenLabels
+
+
+class AppearanceHeads(nn.Module):
+    """From one visual token: is a shape's centre in its cell, which one, and where exactly."""
+
+    def __init__(self, hidden: int):
+        super().__init__()
+        self.norm = nn.LayerNorm(hidden)
+        self.sizes = {
+            "found": 1,
+            "colour": len(COLOURS),
+            "shape": len(SHAPES),
+            "size": len(SIZES),
+            "pale": 1,
+            "offset": 4,
+        }
+        self.out = nn.Linear(hidden, sum(self.sizes.values()))
+
+    def forward(self, tokens: Tensor) -> dict[str, Tensor]:
+        """[..., hidden] to logits (and offsets) by name, [..., its size]."""
+        return dict(zip(self.sizes, self.out(self.norm(tokens)).split(list(self.sizes.values()), -1), strict=True))
+
+    def losses(self, tokens: Tensor, labels: TokenLabels) -> dict[str, Tensor]:
+        """Unweighted losses; all but `found` are means over the tokens that own a shape."""
+        said = self(tokens)
+        owned = torch.from_numpy(labels.owner >= 0).to(tokens.device)
+        return {
+            "found": F.binary_cross_entropy_with_logits(said["found"][..., 0], owned.float()),
+            "colour": _classified(said["colour"], labels.colour),
+            "shape": _classified(said["shape"], labels.shape),
+            "size": _classified(said["size"], labels.size),
+            "pale": _judged(said["pale"][..., 0], labels.pale, owned),
+            "offset": F.l1_loss(said["offset"][owned], torch.from_numpy(labels.offset).to(tokens.device)[owned]),
+        }
+
+
+class HistoryHeads(nn.Module):
+    """From a visual token inside the language model: which frame it belongs to, and what its shape has just done."""
+
+    def __init__(self, hidden: int, frames: int):
+        super().__init__()
+        self.norm = nn.LayerNorm(hidden)
+        self.sizes = {"frame": frames, "moved": 1, "new": 1}
+        self.out = nn.Linear(hidden, sum(self.sizes.values()))
+
+    def losses(self, tokens: Tensor, labels: TokenLabels) -> dict[str, Tensor]:
+        """Tokens [B, T, G, hidden] with labels [B, T, G]; unweighted."""
+        said = dict(zip(self.sizes, self.out(self.norm(tokens)).split(list(self.sizes.values()), -1), strict=True))
+        owned = torch.from_numpy(labels.owner >= 0).to(tokens.device)
+        frame = torch.arange(tokens.shape[1], device=tokens.device)[None, :, None].expand(tokens.shape[:-1])
+        return {
+            "frame": F.cross_entropy(said["frame"].flatten(0, -2), frame.flatten()),
+            "moved": _judged(said["moved"][..., 0], labels.moved, owned),
+            "new": _judged(said["new"][..., 0], labels.new, owned),
+        }
+
+
+class ReferentHeads(nn.Module):
+    """From an RST: the colour and the shape it stands for; and the other way round, the text vector of a pair.
+
+    The tables are the oracle that the detector is warmed up with, before there is a language model to ask.
+    """
+
+    def __init__(self, text_hidden: int):
+        super().__init__()
+        self.colour = nn.Embedding(len(COLOURS), text_hidden)
+        self.shape = nn.Embedding(len(SHAPES), text_hidden)
+
+    def forward(self, colours: Tensor, shapes: Tensor) -> Tensor:
+        """The detector's text vectors [..., text hidden] of colour and shape indices."""
+        return self.colour(colours) + self.shape(shapes)
+
+
+def _classified(logits: Tensor, labels: np.ndarray) -> Tensor:
+    wanted = torch.from_numpy(labels).to(logits.device).flatten()
+    return F.cross_entropy(logits.flatten(0, -2), wanted, ignore_index=-1)
+
+
+def _judged(logits: Tensor, labels: np.ndarray, owned: Tensor) -> Tensor:
+    return F.binary_cross_entropy_with_logits(logits[owned], torch.from_numpy(labels).to(logits.device)[owned].float())

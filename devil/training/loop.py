@@ -1,0 +1,137 @@
+"""The training loop: what a step is, is a pure function of its number, so a killed run resumes to the same losses."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from devil.files import atomic_file
+
+STATE = "state.pt"
+LOG = "log.jsonl"
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """How long, how fast, and where to.
+
+    Attributes:
+        steps: optimizer steps.
+        warmup: share of the steps in which the learning rate rises; it then falls along a cosine.
+        floor: share of the learning rate that is left at the end.
+        clip: gradients are scaled down to this norm.
+        accumulate: batches per step.
+        seed: everything random follows from it.
+        save_every, log_every: in steps.
+    """
+
+    steps: int
+    warmup: float = 0.03
+    floor: float = 0.0
+    clip: float = 1.0
+    accumulate: int = 1
+    seed: int = 0
+    save_every: int = 200
+    log_every: int = 20
+
+
+def learning_rate(step: int, config: LoopConfig) -> float:
+    """The factor of step `step` (from 0): linear warm-up, then half a cosine."""
+    warm = max(1, round(config.warmup * config.steps))
+    if step < warm:
+        return (step + 1) / warm
+    progress = (step - warm) / max(1, config.steps - warm)
+    return config.floor + (1 - config.floor) * (1 + math.cos(math.pi * progress)) / 2
+
+
+def train(
+    objective: nn.Module,
+    groups: Sequence[dict[str, Any]],
+    draw: Callable[[int], Any],
+    config: LoopConfig,
+    folder: Path,
+    accelerator: Accelerator | None = None,
+) -> None:
+    """Trains until `config.steps`; continues where a run in `folder` was killed.
+
+    Args:
+        objective: called with a batch, returns losses by name; `loss` is minimised, the others are only logged.
+        groups: AdamW parameter groups; what is in none of them is frozen.
+        draw: the batch of a number; numbers run through steps, accumulation and processes.
+        folder: gets `log.jsonl` and the state to resume from.
+    """
+    accelerator = accelerator or Accelerator()
+    chosen = {id(parameter) for group in groups for parameter in group["params"]}
+    for parameter in objective.parameters():
+        parameter.requires_grad_(id(parameter) in chosen)
+    optimizer = torch.optim.AdamW(groups, weight_decay=0.0, betas=(0.9, 0.98))
+    peaks = [group["lr"] for group in optimizer.param_groups]
+    done = _resume(objective, optimizer, folder)
+    wrapped, optimizer = accelerator.prepare(objective, optimizer)
+    parameters = [parameter for parameter in objective.parameters() if parameter.requires_grad]
+    meter = Meter(folder / LOG, accelerator.is_main_process)
+    for step in range(done, config.steps):
+        for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+            group["lr"] = peak * learning_rate(step, config)
+        for micro in range(config.accumulate):
+            number = (step * config.accumulate + micro) * accelerator.num_processes + accelerator.process_index
+            torch.manual_seed(config.seed * 1_000_003 + number)
+            with accelerator.autocast():
+                losses = wrapped(draw(number))
+            accelerator.backward(losses["loss"] / config.accumulate)
+            meter.add(losses)
+        accelerator.clip_grad_norm_(parameters, config.clip)
+        optimizer.step()
+        optimizer.zero_grad()
+        if (step + 1) % config.log_every == 0 or step + 1 == config.steps:
+            meter.write(step + 1)
+        if ((step + 1) % config.save_every == 0 or step + 1 == config.steps) and accelerator.is_main_process:
+            _save(objective, optimizer, step + 1, folder)
+
+
+class Meter:
+    """Means of losses since the last line, written as JSON lines."""
+
+    def __init__(self, path: Path, writes: bool):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._path, self._writes = path, writes
+        self._sums: dict[str, float] = {}
+        self._count, self._since = 0, time.perf_counter()
+
+    def add(self, losses: dict[str, Tensor]) -> None:
+        self._count += 1
+        for name, value in losses.items():
+            self._sums[name] = self._sums.get(name, 0.0) + float(value.detach())
+
+    def write(self, step: int) -> None:
+        now = time.perf_counter()
+        means = {name: round(value / self._count, 5) for name, value in self._sums.items()}
+        line = {"step": step, "seconds": round(now - self._since, 1), **means}
+        if self._writes:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+        self._sums, self._count, self._since = {}, 0, now
+
+
+def _save(objective: nn.Module, optimizer: torch.optim.Optimizer, step: int, folder: Path) -> None:
+    with atomic_file(folder / STATE) as temporary:
+        torch.save({"step": step, "objective": objective.state_dict(), "optimizer": optimizer.state_dict()}, temporary)
+
+
+def _resume(objective: nn.Module, optimizer: torch.optim.Optimizer, folder: Path) -> int:
+    """Loads the state of a run, where there is one, and returns how many steps it had done."""
+    if not (folder / STATE).exists():
+        return 0
+    state = torch.load(folder / STATE, map_location="cpu", weights_only=True)
+    objective.load_state_dict(state["objective"])
+    optimizer.load_state_dict(state["optimizer"])
+    return state["step"]

@@ -1,0 +1,181 @@
+"""Teaching the language side on synthetic clips: answers, and why they are right (auxiliary losses, training only).
+
+Cross-entropy alone sticks at the constant answer at this size. The architecture stays DEViL's; what is added lives in the
+loss: what each visual token shows and has just done, which tokens an answer's times are read from, and which shape the RST
+stands for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from devil.config import DevilConfig
+from devil.data.dice import Dice
+from devil.data.scene import Query
+from devil.model.devil import DevilModel
+from devil.prompt import PromptWriter, stvg_answer
+from devil.training.heads import AppearanceHeads, HistoryHeads, ReferentHeads
+from devil.training.labels import TokenLabels
+from devil.training.language import (
+    LanguageOutput,
+    answer_accuracy,
+    answer_loss,
+    attention_loss,
+    attention_rows,
+    language_pass,
+)
+from devil.training.packing import Packed, collate, pack_video
+from devil.training.samples import ClipSample, clip_sample, draw_shape
+
+START, END, RST = (
+    0,
+    2,
+    4,
+)  # answer tokens of `It happens from`, t0, `to`, t1, `seconds.`, [BOX]: what is predicted from each
+ANSWER_LENGTH = 7
+
+
+@dataclass(frozen=True)
+class TeachingBatch:
+    """B clips with Q questions each.
+
+    Attributes:
+        samples, queries: the clips, and what is asked about each.
+        packed: the questions as sequences.
+        patches: uint8 [B·T, P, 3·patch²]; positions: int64 [P, 2].
+        labels: of all clips, arrays [B, T, G].
+    """
+
+    samples: list[ClipSample]
+    queries: list[list[Query]]
+    packed: Packed
+    patches: Tensor
+    positions: Tensor
+    labels: TokenLabels
+
+
+def draw_teaching(
+    number: int, config: DevilConfig, writer: PromptWriter, clips: int, questions: int, frames: int | None = None
+) -> TeachingBatch:
+    """Batch `number`: training clips of one picture size, `questions` sentences about each (some twice, if few)."""
+    dice = Dice(f"teaching {number}")
+    aspect, side = draw_shape(dice)
+    samples = [clip_sample(number * clips + place, config, aspect, side, frames=frames) for place in range(clips)]
+    queries = [_asked(sample, questions, dice) for sample in samples]
+    return teaching_batch(samples, queries, config, writer)
+
+
+def teaching_batch(
+    samples: list[ClipSample], queries: list[list[Query]], config: DevilConfig, writer: PromptWriter
+) -> TeachingBatch:
+    """Packs given questions about given clips of one size."""
+    frames, tokens = samples[0].labels.owner.shape
+    packed = []
+    for sample, asked in zip(samples, queries, strict=True):
+        dialogue = [(query.sentence, stvg_answer(*sample.clip.span(query))) for query in asked]
+        packed.append(pack_video(writer, sample.clip.times, [tokens] * frames, dialogue))
+    fields = TokenLabels.__dataclass_fields__
+    labels = TokenLabels(*(np.stack([getattr(sample.labels, name) for sample in samples]) for name in fields))
+    return TeachingBatch(
+        samples=samples,
+        queries=queries,
+        packed=collate(packed, frames * tokens, config.language.vocab),
+        patches=torch.from_numpy(np.concatenate([sample.patches for sample in samples])),
+        positions=torch.from_numpy(samples[0].positions),
+        labels=labels,
+    )
+
+
+def _asked(sample: ClipSample, questions: int, dice: Dice) -> list[Query]:
+    """Distinct sentences as far as there are any, in random order."""
+    pool, asked = list(sample.clip.queries), []
+    while len(asked) < questions:
+        left = [query for query in pool if query not in asked] or pool
+        asked.append(dice.choice(left))
+    return asked
+
+
+class TeachingObjective(nn.Module):
+    """Answers, attention, appearance, history and the RST, weighted into one loss."""
+
+    def __init__(self, model: DevilModel, referents: ReferentHeads, weights: dict[str, float]):
+        super().__init__()
+        hidden = model.devil.language.hidden
+        self.model, self.referents, self.weights = model, referents, weights
+        self.appearance = AppearanceHeads(hidden)
+        self.history = HistoryHeads(hidden, model.devil.frames)
+
+    def forward(self, batch: TeachingBatch) -> dict[str, Tensor]:
+        table = self.model.visual_tokens(batch.patches, batch.positions)  # [B·T, G, hidden]
+        grid = batch.labels.owner.shape  # (B, T, G)
+        losses = self.appearance.losses(table.view(*grid, -1), batch.labels)
+        if self.weights.get("answer"):
+            output = language_pass(self.model, batch.packed, table.flatten(0, 1))
+            losses |= self._language_losses(output, batch)
+        losses["loss"] = sum(self.weights.get(name, 0.0) * value for name, value in losses.items())
+        return losses
+
+    def _language_losses(self, output: LanguageOutput, batch: TeachingBatch) -> dict[str, Tensor]:
+        packed, clips = batch.packed, len(batch.samples)
+        losses = {"answer": answer_loss(output, packed)}
+        seen = visual_states(output, packed, batch.labels, layer=len(output.layers) // 2)
+        losses |= self.history.losses(seen, batch.labels)
+        answers = torch.from_numpy(packed.answers.reshape(clips, -1) % packed.segments.shape[1])
+        last = len(output.layers) - 1
+        for name, offset, frame in (("first", START, "first"), ("last", END, "last")):
+            rows = answers + offset
+            mass = attention_rows(self.model, output, last, rows)
+            losses[f"read_{name}"] = attention_loss(mass[:, :2], wanted_frames(batch, frame))
+            mass = attention_rows(self.model, output, last - 1, rows)
+            losses[f"find_{name}"] = attention_loss(mass[:, :2], wanted_shapes(batch))
+        losses["rst"] = self._rst_loss(output, answers + RST, batch)
+        right = answer_accuracy(output, packed, ANSWER_LENGTH)
+        losses["right_first"] = torch.tensor(right[:, 1 - 1 + START].mean())
+        losses["right_last"] = torch.tensor(right[:, END].mean())
+        return losses
+
+    def _rst_loss(self, output: LanguageOutput, rows: Tensor, batch: TeachingBatch) -> Tensor:
+        """Distance of the mapped RST from the oracle's text vector, in units of the oracle's spread."""
+        rst = output.hidden.gather(1, rows[..., None].expand(-1, -1, output.hidden.shape[-1])).flatten(0, 1)
+        mapped = self.model.detector.llm_feat_map(rst)
+        oracle = self.referents(*referents(batch)).detach()
+        return F.mse_loss(mapped, oracle) / oracle.var().clamp(min=1e-6)
+
+
+def referents(batch: TeachingBatch) -> tuple[Tensor, Tensor]:
+    """Colour and shape of what each question is about, int64 [B·Q] each."""
+    pairs = zip(batch.samples, batch.queries, strict=True)
+    labels = [(s.clip.colours[q.target], s.clip.shapes[q.target]) for s, asked in pairs for q in asked]
+    colours, shapes = torch.from_numpy(np.array(labels, np.int64)).unbind(1)
+    return colours, shapes
+
+
+def visual_states(output: LanguageOutput, packed: Packed, labels: TokenLabels, layer: int) -> Tensor:
+    """The input of a decoder layer at the visual tokens, [B, T, G, hidden]."""
+    clips, frames, tokens = labels.owner.shape
+    places = np.flatnonzero(packed.is_visual[0])  # the same in every clip of a batch
+    return output.layers[layer][:, torch.from_numpy(places)].view(clips, frames, tokens, -1)
+
+
+def wanted_frames(batch: TeachingBatch, end: str) -> Tensor:
+    """bool [B, Q, S]: the tokens of the frame in which each answer begins (`first`) or ends (`last`)."""
+    frames = np.array([[getattr(query, end) for query in asked] for asked in batch.queries])
+    return torch.from_numpy(batch.packed.frame_of[:, None] == frames[..., None])
+
+
+def wanted_shapes(batch: TeachingBatch) -> Tensor:
+    """bool [B, Q, S]: the visual tokens that own the shape asked about, in frames of its answer."""
+    packed, owner = batch.packed, batch.labels.owner
+    wanted = np.zeros((len(batch.queries), len(batch.queries[0]), packed.token_ids.shape[1]), bool)
+    places = packed.is_visual
+    for clip, asked in enumerate(batch.queries):
+        for number, query in enumerate(asked):
+            owned = owner[clip] == query.target
+            owned &= batch.samples[clip].clip.inside(query)[:, None]
+            wanted[clip, number, places[clip]] = owned.reshape(-1)
+    return torch.from_numpy(wanted)

@@ -1,0 +1,83 @@
+"""Detector warm-up on single frames: the sentence is replaced by an oracle text vector for a colour and a shape."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from devil.config import DevilConfig, level_shapes
+from devil.data.dice import Dice
+from devil.model.detector.detector import Detector, DetectorOutput
+from devil.training.boxes import overlaps
+from devil.training.detection import detection_loss
+from devil.training.heads import ReferentHeads
+from devil.training.losses import LossWeights
+from devil.training.samples import clip_sample, draw_shape
+
+WARMUP_WEIGHTS = LossWeights(focal=2.0, l1=5.0, giou=2.0)
+
+
+@dataclass(frozen=True)
+class FrameBatch:
+    """N frames, each with one shape to find: frames uint8 [N, H, W, 3], target [N, 4] cx, cy, w, h, labels int64 [N]."""
+
+    frames: Tensor
+    target: Tensor
+    colours: Tensor
+    shapes: Tensor
+
+
+def draw_frames(number: int, config: DevilConfig, clips: int, frames: int) -> FrameBatch:
+    """Batch `number`: some frames of some training clips, all of one size."""
+    dice = Dice(f"frames {number}")
+    aspect, side = draw_shape(dice)
+    parts: list[tuple[np.ndarray, ...]] = []
+    for place in range(clips):
+        sample = clip_sample(number * clips + place, config, aspect, side)
+        clip = sample.clip
+        who, when = np.nonzero(clip.visible)
+        chosen = [dice.integer(0, len(who) - 1) for _ in range(frames)]
+        who, when = who[chosen], when[chosen]
+        parts.append((sample.frames[when], centred(clip.boxes[who, when]), clip.colours[who], clip.shapes[who]))
+    return FrameBatch(*(torch.from_numpy(np.concatenate(values)) for values in zip(*parts, strict=True)))
+
+
+def centred(corners: np.ndarray) -> np.ndarray:
+    """(x0, y0, x1, y1) → (cx, cy, w, h), float32."""
+    low, high = corners[..., :2], corners[..., 2:]
+    return np.concatenate([(low + high) / 2, high - low], -1).astype(np.float32)
+
+
+class WarmupObjective(nn.Module):
+    """Find a shape by its oracle text vector."""
+
+    def __init__(self, detector: Detector):
+        super().__init__()
+        self.detector = detector
+        self.referents = ReferentHeads(detector.config.hidden)
+
+    def detect(self, batch: FrameBatch) -> DetectorOutput:
+        text = self.referents(batch.colours, batch.shapes)
+        return detect_text(self.detector, batch.frames, text)
+
+    def forward(self, batch: FrameBatch) -> dict[str, Tensor]:
+        found = self.detect(batch)
+        target = batch.target[:, None]
+        loss = detection_loss(found, target, torch.ones(target.shape[:2], dtype=torch.bool), WARMUP_WEIGHTS)
+        return {"loss": loss, "iou": best_iou(found, batch.target)}
+
+
+def detect_text(detector: Detector, frames: Tensor, text: Tensor) -> DetectorOutput:
+    """The detector on frames [N, H, W, 3] with text vectors [N, C], which usually come from the RST."""
+    shapes = torch.tensor(level_shapes(*frames.shape[1:3]))
+    return detector.transformer(detector.features(frames), text, shapes, detector.bbox_embed[0])
+
+
+@torch.no_grad()
+def best_iou(found: DetectorOutput, target: Tensor) -> Tensor:
+    """Mean IoU of each frame's most confident box with its target [N, 4]."""
+    best = found.logits.argmax(1)[:, None, None].expand(-1, 1, 4)
+    return overlaps(found.boxes.gather(1, best)[:, 0], target)[0].mean()
