@@ -56,8 +56,8 @@ class Scan:
 
     Attributes:
         width, height: stored pixels, before the orientation is applied.
-        ticks: presentation timestamp of every frame, rising; empty where timestamps are missing or contradict the order
-            of the frames, which then can only be counted.
+        ticks: presentation timestamp of every frame, rising; empty where the packets' timestamps are missing or
+            contradict the order of the frames, which then can only be counted.
         times: seconds of every frame after the first.
         last: seconds the last frame is shown.
         keyframes: timestamps at which decoding can start.
@@ -115,12 +115,11 @@ def scan(path: str) -> Scan:
     usable = None not in stamps and len(set(stamps)) == len(stamps) and first.pts in stamps
     if not usable or only_decoding_order:
         frames = _decoded_stamps(path)
-        if not _rising([pts for pts, _ in frames]):
-            return Scan(ticks=(), keyframes=(), **shape, **_counted_times(len(frames), stamps, base, rate))
-        seen = seen if usable else [(pts, 0, key) for pts, key in frames]
+        if not usable or not _rising(frames):
+            return Scan(ticks=(), keyframes=(), **shape, **_counted_times(frames, stamps, base, rate))
     # A recording may start between keyframes, where nothing decodes. Lost frames after a keyframe, or in a file with a
     # table of contents, are damage: they keep their time, and reading them says so.
-    start = min([first.pts, *(pts for pts, _, key in seen if key), *(refused if indexed and usable else ())])
+    start = min([first.pts, *(pts for pts, _, key in seen if key), *(refused if indexed else ())])
     shown = sorted((pts, duration, key) for pts, duration, key in seen if pts >= start)
     ticks = tuple(pts for pts, _, _ in shown)
     times = tuple((pts - ticks[0]) * base for pts in ticks)
@@ -174,24 +173,26 @@ def _rising(stamps: list[int | None]) -> bool:
     return None not in stamps and all(a < b for a, b in itertools.pairwise(stamps))
 
 
-def _decoded_stamps(path: str) -> list[tuple[int | None, bool]]:
-    """(timestamp, is keyframe) of every frame that decodes, in order."""
+def _decoded_stamps(path: str) -> list[int | None]:
+    """The timestamp of every frame that decodes, in order."""
     with opened(path) as (container, stream):
         stream.thread_type = "AUTO"
         found = []
         for packet in container.demux(stream):
             with contextlib.suppress(av.FFmpegError):
-                found.extend((frame.pts, bool(frame.key_frame)) for frame in packet.decode())
+                found.extend(frame.pts for frame in packet.decode())
     return found
 
 
-def _counted_times(count: int, stamps: list[int | None], base: Fraction, rate: Fraction) -> dict:
-    """Times of frames that have no timestamps of their own: the packets' where they match one to one, else the rate."""
-    known = sorted({pts for pts in stamps if pts is not None})
-    if len(known) == count:
-        times = tuple((pts - known[0]) * base for pts in known)
+def _counted_times(frames: list[int | None], packets: list[int | None], base: Fraction, rate: Fraction) -> dict:
+    """Times of frames whose packets do not tell them: their own timestamps where these rise, else the packets' in
+    rising order where they match one to one, else the rate."""
+    known = sorted({pts for pts in packets if pts is not None})
+    stamps = frames if _rising(frames) else known
+    if len(stamps) == len(frames):
+        times = tuple((pts - stamps[0]) * base for pts in stamps)
     else:
-        times = tuple(index / rate for index in range(count))
+        times = tuple(index / rate for index in range(len(frames)))
     return {"times": times, "last": _typical_gap(times, rate)}
 
 

@@ -22,6 +22,8 @@ from devil.media import UPRIGHT, Converter, Orientation, opened, read_image, sca
 
 Result = TypeVar("Result")
 
+# Decoders that drop single frames on request: those that no other frame refers to need not be decoded.
+_SKIPPING_CODECS = ("h264", "hevc", "mpeg4", "mpeg2video")
 _SEEK_GAP = 16  # frames that must be saved before a seek pays: it empties the decoder's pipeline
 
 
@@ -213,7 +215,7 @@ def _found(
 ) -> Iterator[tuple[int, av.VideoFrame]]:
     """Yields wanted frames (rising) from where the container stands; returns those from the first missing one on."""
     done = 0
-    for index, frame in _good_frames(info, container, stream):
+    for index, frame in _good_frames(info, container, stream, {info.ticks[index] for index in wanted if info.ticks}):
         if index > wanted[done]:
             break
         if index == wanted[done]:
@@ -225,11 +227,20 @@ def _found(
 
 
 def _good_frames(
-    info: VideoInfo, container: av.container.InputContainer, stream: av.VideoStream
+    info: VideoInfo, container: av.container.InputContainer, stream: av.VideoStream, wanted: set[int]
 ) -> Iterator[tuple[int, av.VideoFrame]]:
-    """(index, frame) in presentation order. After an error frames count as damaged until the next keyframe."""
+    """(index, frame) in presentation order, possibly without unwanted ones.
+
+    After an error frames count as damaged until the next keyframe.
+
+    Args:
+        wanted: timestamps that matter; empty where frames are counted.
+    """
     damaged, count = False, -1
+    skipping = wanted and stream.codec_context.name in _SKIPPING_CODECS
     for packet in container.demux(stream):
+        if skipping:
+            stream.codec_context.skip_frame = "DEFAULT" if packet.pts in wanted else "NONREF"
         try:
             frames = packet.decode()
         except av.FFmpegError:
