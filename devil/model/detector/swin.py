@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from devil.config import SwinConfig
 from devil.model.detector.attention import Softmax
-from devil.model.detector.windows import WindowLayout, window_layout
+from devil.model.detector.windows import WindowLayout, map_size, neighbours, window_layout
 
 
 class PatchEmbed(nn.Module):
@@ -19,10 +19,11 @@ class PatchEmbed(nn.Module):
         self.norm = nn.LayerNorm(config.embed)
 
     def forward(self, image: Tensor) -> Tensor:
-        """[N, H/4, W/4, C] from an image [N, 3, H, W], padded with zeros at the right and bottom."""
-        height, width = image.shape[2:]
-        padded = F.pad(image, (0, _lacking(width, self.patch), 0, _lacking(height, self.patch)))
-        return self.norm(self.proj(padded).permute(0, 2, 3, 1))
+        """[N, L, C] from an image [N, 3, H, W], padded with zeros at the right and bottom."""
+        frame = (image.shape[2], image.shape[3])
+        height, width = map_size(frame, self.patch)
+        padded = F.pad(image, (0, width * self.patch - frame[1], 0, height * self.patch - frame[0]))
+        return self.norm(self.proj(padded).flatten(2).transpose(1, 2))
 
 
 class WindowAttention(nn.Module):
@@ -38,7 +39,7 @@ class WindowAttention(nn.Module):
         self.softmax = Softmax()
 
     def forward(self, x: Tensor, layout: WindowLayout) -> Tensor:
-        """[N, H·W, C] from x of that shape."""
+        """[N, L, C] from x of that shape."""
         count, _, hidden = x.shape
         windows, tokens = layout.order.shape
         padded = F.pad(x, (0, 0, 0, 1))  # the zeros that slots beyond the map read
@@ -79,7 +80,7 @@ class SwinBlock(nn.Module):
         self.mlp = Mlp(hidden, mlp_ratio * hidden)
 
     def forward(self, x: Tensor, layout: WindowLayout) -> Tensor:
-        """[N, H·W, C] from x of that shape."""
+        """[N, L, C] from x of that shape."""
         x = x + self.attn(self.norm1(x), layout)
         return x + self.mlp(self.norm2(x))
 
@@ -92,12 +93,10 @@ class PatchMerging(nn.Module):
         self.norm = nn.LayerNorm(4 * hidden)
         self.reduction = nn.Linear(4 * hidden, 2 * hidden, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        count, height, width, hidden = x.shape
-        rows, columns = (height + 1) // 2, (width + 1) // 2
-        x = F.pad(x, (0, 0, 0, 2 * columns - width, 0, 2 * rows - height))
-        x = x.reshape(count, rows, 2, columns, 2, hidden).permute(0, 1, 3, 4, 2, 5)  # column parity before row parity
-        return self.reduction(self.norm(x.reshape(count, rows, columns, 4 * hidden)))
+    def forward(self, x: Tensor, neighbours: Tensor) -> Tensor:
+        """[N, L/4, 2·C] from x [N, L, C] and the flat positions [L/4, 4] to merge."""
+        gathered = F.pad(x, (0, 0, 0, 1)).index_select(1, neighbours.flatten())
+        return self.reduction(self.norm(gathered.view(x.shape[0], neighbours.shape[0], 4 * x.shape[2])))
 
 
 class SwinStage(nn.Module):
@@ -107,19 +106,18 @@ class SwinStage(nn.Module):
         super().__init__()
         hidden, last = config.embed * 2**stage, stage == len(config.depths) - 1
         self.window = config.window
+        self.stride = config.patch * 2**stage
         self.blocks = nn.ModuleList(
             SwinBlock(hidden, config.heads[stage], config.window, config.mlp_ratio) for _ in range(config.depths[stage])
         )
         self.downsample = None if last else PatchMerging(hidden)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[N, H, W, C] from x of that shape, before any downsampling."""
-        height, width = x.shape[1:3]
-        x = x.flatten(1, 2)
-        layouts = [window_layout(height, width, self.window, shift, x) for shift in (0, self.window // 2)]
+    def forward(self, x: Tensor, frame: tuple[int, int]) -> Tensor:
+        """[N, L, C] from x of that shape, before any downsampling; frame is (H, W) in pixels."""
+        layouts = [window_layout(frame, self.stride, self.window, shift, x) for shift in (0, self.window // 2)]
         for index, block in enumerate(self.blocks):
             x = block(x, layouts[index % 2])
-        return x.unflatten(1, (height, width))
+        return x
 
 
 class Swin(nn.Module):
@@ -137,13 +135,15 @@ class Swin(nn.Module):
     def forward(self, image: Tensor) -> list[Tensor]:
         """Maps [N, C_i, H_i, W_i] of strides 8, 16 and 32 from a normalised image [N, 3, H, W]."""
         maps = []
+        frame = (image.shape[2], image.shape[3])
         x = self.patch_embed(image)
         for stage, layer in enumerate(self.layers):
-            x = layer(x)
+            x = layer(x, frame)
             if stage >= self.first_output:
-                maps.append(self.get_submodule(f"norm{stage}")(x).permute(0, 3, 1, 2))
+                normed = self.get_submodule(f"norm{stage}")(x)
+                maps.append(normed.unflatten(1, map_size(frame, layer.stride)).permute(0, 3, 1, 2))
             if layer.downsample is not None:
-                x = layer.downsample(x)
+                x = layer.downsample(x, neighbours(frame, layer.stride, x))
         return maps
 
 
@@ -154,8 +154,3 @@ def _initialise(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
     elif isinstance(module, WindowAttention):
         nn.init.trunc_normal_(module.relative_position_bias_table, std=0.02)
-
-
-def _lacking(length: int, step: int) -> int:
-    """How much `length` needs to become a multiple of `step`."""
-    return (length + step - 1) // step * step - length
