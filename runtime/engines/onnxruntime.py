@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +58,9 @@ class OnnxRuntimeEngine:
         # A plan is kept for every combination of input shapes; with a cache that grows by one slot per step that is a
         # new plan per token.
         options.enable_mem_pattern = False
+        # Threads that wait by spinning fight over the cores with video decoding and with the other graphs' threads:
+        # on two busy cores decoding took 2.5 times as long.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         library = plugins.library()
         if library is not None:
             options.register_custom_ops_library(str(library))
@@ -137,15 +141,21 @@ def _import_onnxruntime() -> Any:
     return onnxruntime
 
 
+@functools.cache
+def _failures() -> tuple[type[Exception], ...]:
+    """ONNX Runtime's exceptions; they share no base class of their own."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    own = (kind for kind in vars(state).values() if isinstance(kind, type) and issubclass(kind, Exception))
+    return (*own, RuntimeError)
+
+
 @contextlib.contextmanager
 def _explained(what: str, mend: str = "") -> Iterator[None]:
     """Turns ONNX Runtime's exceptions into one line."""
-    from onnxruntime.capi import onnxruntime_pybind11_state as state
-
-    kinds = tuple(kind for kind in vars(state).values() if isinstance(kind, type) and issubclass(kind, Exception))
     try:
         yield
-    except (*kinds, RuntimeError) as error:
+    except _failures() as error:
         reason = " ".join(str(error).split(":", 3)[-1].split())
         raise EngineError(f"{what} ({reason})", mend) from error
 
