@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from devil.config import DevilConfig
-from devil.errors import BundleError, SentenceError, VideoError
+from devil.errors import BundleError, EngineError, SentenceError, VideoError
 from devil.runtime.engines.base import GraphRunner
 
 CHUNK = 512  # most tokens of one prefill step
@@ -131,6 +131,7 @@ class LanguageSession:
         Raises:
             SentenceError: nothing to read, or more than the model's context holds.
             BundleError: an id is neither in the vocabulary nor in the visual table.
+            EngineError: the logits are not numbers.
         """
         limit = self.config.max_new_tokens if max_new_tokens is None else max_new_tokens
         self._check_room(len(token_ids), limit)
@@ -142,7 +143,7 @@ class LanguageSession:
         rsts: list[np.ndarray] = []
         start, steps, finished = self.length + len(token_ids), 0, False
         while len(generated) < limit:
-            token = int(logits.argmax())
+            token = _most_likely(logits)
             if token == tokens.end:
                 finished = True
                 break
@@ -220,3 +221,10 @@ class LanguageSession:
     def _reserve(self, slots: int) -> None:
         if slots > self._cache.capacity:
             self._cache.grow(-(-slots // CACHE_STEP) * CACHE_STEP)
+
+
+def _most_likely(logits: np.ndarray) -> int:
+    token = int(logits.argmax())  # of the first NaN, where there is one
+    if not np.isfinite(logits[token]):
+        raise EngineError("the language model's activations overflowed", "export with --precision fp32 or bf16")
+    return token

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from devil.config import TokenConfig
-from devil.errors import BundleError, SentenceError, VideoError
+from devil.errors import BundleError, EngineError, SentenceError, VideoError
 from devil.runtime.language import LanguageSession
 from tests.qwen2 import CONFIGS, devil_config, expected, language_runner, prompt, reference
 
@@ -181,3 +181,18 @@ def test_an_id_that_means_nothing_is_refused(runners):
     for wrong in (-1, config.vocab + 4):
         with pytest.raises(BundleError, match=f"token id {wrong} is neither"):
             talk.generate([2, wrong])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_overflow_is_an_error_and_not_an_answer(value, runners, monkeypatch):
+    talk = session(runners, "head_dim 8")
+    run = talk._cache.run
+
+    def overflowing(feeds):
+        outputs = run(feeds)
+        outputs["logits"][..., 7] = value
+        return outputs
+
+    monkeypatch.setattr(talk._cache, "run", overflowing)
+    with pytest.raises(EngineError, match="overflowed: export with --precision fp32 or bf16"):
+        talk.generate([2, 3])
