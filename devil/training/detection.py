@@ -7,12 +7,10 @@ from torch import Tensor
 
 from devil.linker import link
 from devil.model.detector.detector import DetectorOutput
-from devil.training.losses import LossWeights, Slots, tube_losses, weighted
+from devil.training.losses import REFERENCE, LossWeights, Slots, tube_losses, weighted
 
 
-def detection_loss(
-    output: DetectorOutput, target: Tensor, present: Tensor, weights: LossWeights = LossWeights()
-) -> Tensor:
+def detection_loss(output: DetectorOutput, target: Tensor, present: Tensor, weights: LossWeights = REFERENCE) -> Tensor:
     """The detector's loss (reference §5), a scalar.
 
     The queries of a layer are first tracked through their clip, so that a slot means the same thing in every frame;

@@ -1,4 +1,4 @@
-"""What each visual token of a synthetic clip shows: the targets of the auxiliary heads, which exist in training only."""
+"""What each visual token of a synthetic clip shows: targets of the auxiliary heads, which exist in training only."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class TokenLabels:
 
 
 def token_labels(clip: SyntheticClip, grid: tuple[int, int]) -> TokenLabels:
-    """Labels for a grid of (rows, columns) tokens per frame. Where two centres share a cell, the upper shape owns it."""
+    """Labels for a grid of (rows, columns) tokens per frame. Of two centres in one cell, the upper shape owns it."""
     rows, columns = grid
     frames = len(clip.times)
     owner = np.full((frames, rows * columns), -1, np.int64)

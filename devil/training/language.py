@@ -1,4 +1,4 @@
-"""The language side of training: packed questions through the model, their cross-entropy, and what attention looks at."""
+"""The language side of training: packed questions through the model, their cross-entropy, and what attention sees."""
 
 from __future__ import annotations
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from devil.training.boxes import overlaps
-from devil.training.matching import FOCAL_ALPHA, FOCAL_GAMMA, MatchWeights, match_slots
+from devil.training.matching import FOCAL_ALPHA, FOCAL_GAMMA, MATCHING, MatchWeights, match_slots
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,10 @@ class LossWeights:
     giou: float = 3.0
     feature: float = 2.0  # TTReg: embeddings of the tube change little between frames
     geometry: float = 3.0  # TTReg: boxes of the tube change little between frames
-    matching: MatchWeights = field(default_factory=MatchWeights)
+    matching: MatchWeights = MATCHING
+
+
+REFERENCE = LossWeights()
 
 
 @dataclass(frozen=True)
@@ -45,9 +48,7 @@ def focal_loss(logits: Tensor, target: Tensor) -> Tensor:
     return alpha * missed**FOCAL_GAMMA * entropy
 
 
-def tube_losses(
-    slots: Slots, target: Tensor, present: Tensor, weights: LossWeights = LossWeights()
-) -> dict[str, Tensor]:
+def tube_losses(slots: Slots, target: Tensor, present: Tensor, weights: LossWeights = REFERENCE) -> dict[str, Tensor]:
     """Unweighted losses of one decoder layer.
 
     Args:
@@ -80,7 +81,7 @@ def tube_losses(
     return losses
 
 
-def weighted(losses: dict[str, Tensor], weights: LossWeights = LossWeights()) -> Tensor:
+def weighted(losses: dict[str, Tensor], weights: LossWeights = REFERENCE) -> Tensor:
     """The weighted sum of the losses of one layer."""
     return sum(getattr(weights, name) * value for name, value in losses.items())
 

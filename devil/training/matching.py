@@ -23,9 +23,12 @@ class MatchWeights:
     temporal: float = 2.0
 
 
+MATCHING = MatchWeights()
+
+
 @torch.no_grad()
 def slot_costs(
-    logits: Tensor, boxes: Tensor, target: Tensor, present: Tensor, weights: MatchWeights = MatchWeights()
+    logits: Tensor, boxes: Tensor, target: Tensor, present: Tensor, weights: MatchWeights = MATCHING
 ) -> Tensor:
     """The cost of giving each slot to the target.
 
@@ -54,7 +57,7 @@ def slot_costs(
 
 
 def match_slots(
-    logits: Tensor, boxes: Tensor, target: Tensor, present: Tensor, weights: MatchWeights = MatchWeights()
+    logits: Tensor, boxes: Tensor, target: Tensor, present: Tensor, weights: MatchWeights = MATCHING
 ) -> Tensor:
     """The cheapest slot, int64 [...]; arguments as in `slot_costs`. With one target the assignment is an argmin."""
     return slot_costs(logits, boxes, target, present, weights).argmin(-1)

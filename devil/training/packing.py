@@ -1,7 +1,7 @@
 """Several questions about one clip in one sequence: the video once, then every question seeing the video and itself.
 
-The block mask makes each question's numbers equal to those of a sequence that holds only it; the video, which is most of
-the tokens, is computed once for all.
+The block mask makes each question's numbers equal to those of a sequence that holds only it; the video, which is most
+of the tokens, is computed once for all.
 """
 
 from __future__ import annotations

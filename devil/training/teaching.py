@@ -1,8 +1,8 @@
 """Teaching the language side on synthetic clips: answers, and why they are right (auxiliary losses, training only).
 
-Cross-entropy alone sticks at the constant answer at this size. The architecture stays DEViL's; what is added lives in the
-loss: what each visual token shows and has just done, which tokens an answer's times are read from, and which shape the RST
-stands for.
+Cross-entropy alone sticks at the constant answer at this size. The architecture stays DEViL's; what is added lives in
+the loss: what each visual token shows and has just done, which tokens an answer's times are read from, and which shape
+the RST stands for.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from devil.config import DevilConfig
+from devil.data.clips import SyntheticClip
 from devil.data.dice import Dice
 from devil.data.scene import Query
 from devil.model.devil import DevilModel
@@ -135,7 +136,7 @@ class TeachingObjective(nn.Module):
             losses[f"find_{name}"] = attention_loss(mass[:, :2], wanted_shapes(batch))
         losses["rst"] = self._rst_loss(output, answers + RST, batch)
         right = answer_accuracy(output, packed, ANSWER_LENGTH)
-        losses["right_first"] = torch.tensor(right[:, 1 - 1 + START].mean())
+        losses["right_first"] = torch.tensor(right[:, START].mean())
         losses["right_last"] = torch.tensor(right[:, END].mean())
         return losses
 
@@ -169,13 +170,25 @@ def wanted_frames(batch: TeachingBatch, end: str) -> Tensor:
 
 
 def wanted_shapes(batch: TeachingBatch) -> Tensor:
-    """bool [B, Q, S]: the visual tokens that own the shape asked about, in frames of its answer."""
+    """bool [B, Q, S]: the visual tokens that own the shape asked about, in the frames that tell of the event."""
     packed, owner = batch.packed, batch.labels.owner
     wanted = np.zeros((len(batch.queries), len(batch.queries[0]), packed.token_ids.shape[1]), bool)
-    places = packed.is_visual
     for clip, asked in enumerate(batch.queries):
         for number, query in enumerate(asked):
-            owned = owner[clip] == query.target
-            owned &= batch.samples[clip].clip.inside(query)[:, None]
-            wanted[clip, number, places[clip]] = owned.reshape(-1)
+            telling = evidence(batch.samples[clip].clip, query)[:, None]
+            wanted[clip, number, packed.is_visual[clip]] = ((owner[clip] == query.target) & telling).reshape(-1)
     return torch.from_numpy(wanted)
+
+
+def evidence(clip: SyntheticClip, query: Query) -> np.ndarray:
+    """In which frames a question's shape can be seen doing it, bool [T].
+
+    That something moves, or rests, from one frame to the next shows in the next one.
+    """
+    early = {"starts_moving": 1, "stops_moving": 1, "leaves": 1}.get(query.kind, 0)
+    late = {"starts_moving": 1, "stops_moving": 1, "appears": 1}.get(query.kind, 0)
+    frames = np.arange(len(clip.times))
+    telling = (frames >= query.first + early) & (frames <= query.last + late) & clip.visible[query.target]
+    if query.kind == "blinks":
+        telling &= clip.scene.actors[query.target].pale(clip.scene.clock.shown)
+    return telling

@@ -1,0 +1,34 @@
+"""How a small model begins: values that training would have to find first."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from devil.model.devil import DevilModel
+from devil.prompt import PromptWriter, timestamp
+from devil.training.tokenizer import LONGEST_CLIP
+
+_SPREAD = 0.3  # of the embeddings: text is as loud as the visual tokens
+_QUIET = 0.2  # of that is left in the output weights, so that the first predictions are nearly uniform
+_WAVES = (0.8, 50.0)  # seconds, shortest and longest
+
+
+@torch.no_grad()
+def begin_language(model: DevilModel, writer: PromptWriter) -> None:
+    """Output weights start as the embeddings, so that copying a token is easy, and times start out as a smooth code."""
+    table, head = model.model.embed_tokens.weight, model.lm_head.weight
+    table.normal_(std=_SPREAD)
+    for tenth in range(round(LONGEST_CLIP * 10) + 1):
+        (token,) = writer.text(timestamp(tenth / 10))
+        table[token] = (table[token] + 2 * _SPREAD * time_code(tenth / 10, table.shape[1])) / math.sqrt(3)
+    head.copy_(_QUIET * table)
+
+
+def time_code(seconds: float, size: int) -> Tensor:
+    """Sines and cosines of `size` / 2 wave lengths, [size], mean square 1/2."""
+    waves = torch.logspace(math.log10(_WAVES[0]), math.log10(_WAVES[1]), size // 2)
+    angles = 2 * math.pi * seconds / waves
+    return torch.cat([angles.sin(), angles.cos()])
