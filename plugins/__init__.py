@@ -4,7 +4,7 @@
 the two runs, and `numpy_op` calls the CPU kernel on arrays.
 """
 
-from devil.plugins.library import library, lowering
+from devil.plugins.loader import library, lowering
 from devil.plugins.native import native_available, numpy_op
 
 __all__ = ["library", "lowering", "native_available", "numpy_op"]

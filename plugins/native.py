@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from devil.errors import EngineError
-from devil.plugins.library import load, native_path
+from devil.plugins.loader import load, native_path
 
 ISAS = {"auto": -1, "generic": 0, "avx2": 1, "avx512": 2}
 """Instruction sets that can be asked for by name."""
