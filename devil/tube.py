@@ -67,6 +67,10 @@ class Tube:
     def score(self) -> float:
         return float(self.scores.mean())
 
+    def at(self, rows: np.ndarray) -> Tube:
+        """The same tube in some of its frames, int [R], increasing."""
+        return Tube(self.frames[rows], self.times[rows], self.boxes[rows], self.scores[rows])
+
 
 def frames_in_span(times: np.ndarray, span: Span | None) -> np.ndarray:
     """Rows of `times` [T] (seconds, increasing) inside the span; all without a span.
@@ -103,9 +107,13 @@ class SlotTracker:
         Returns:
             boxes float32 [R, 4] (cx, cy, w, h fractions) and scores float32 [R] of that slot in those frames.
         """
-        scores = np.stack([self._scores[row] for row in rows])  # [R, Q]
-        slot = int(scores.mean(0).argmax())
-        return np.stack([self._boxes[row][slot] for row in rows]), scores[:, slot]
+        boxes, scores = self.track(rows)
+        return boxes[rows], scores[rows]
+
+    def track(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """As `best`, but of that slot in all T frames: boxes float32 [T, 4] and scores float32 [T]."""
+        slot = int(np.stack([self._scores[row] for row in rows]).mean(0).argmax())
+        return np.stack([boxes[slot] for boxes in self._boxes]), np.stack([scores[slot] for scores in self._scores])
 
 
 def to_pixels(boxes: np.ndarray, width: int, height: int) -> np.ndarray:

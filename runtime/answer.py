@@ -33,6 +33,7 @@ class Answer:
         problems: what the answer lacks, in plain words; empty when it is whole.
         timings: seconds per stage.
         run: bundle, precision and engine that answered.
+        track: the tube's slot in every frame that the detector saw, inside the span or not; None without [BOX].
     """
 
     info: VideoInfo
@@ -44,6 +45,7 @@ class Answer:
     problems: tuple[str, ...]
     timings: Mapping[str, float]
     run: Mapping[str, str]
+    track: Tube | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The JSON document of docs/answer.md."""

@@ -63,17 +63,20 @@ class Grounder:
         """
         return cls(open_bundle(folder), OnnxRuntimeEngine(threads=threads))
 
-    def encode(self, path: str | os.PathLike, progress: Progress = no_progress) -> Video:
+    def encode(
+        self, path: str | os.PathLike, progress: Progress = no_progress, segment: tuple[int, int] | None = None
+    ) -> Video:
         """The per-video work, once: reading, vision encoder, the prompt's prefill.
 
         Args:
             path: a video or image file.
             progress: called with (stage, done, total) now and then, here and for the sentences asked later.
+            segment: first and last frame of the part to look at, both included; spans then count from its first frame.
 
         Raises:
-            VideoError: the file cannot be read, or is too much for the model's context.
+            VideoError: the file cannot be read, has no such segment, or is too much for the model's context.
         """
-        return Video(self, path, progress)
+        return Video(self, path, progress, segment)
 
 
 class Video:
@@ -82,12 +85,14 @@ class Video:
     The detector's features are computed when a sentence first needs them and then kept.
     """
 
-    def __init__(self, grounder: Grounder, path: str | os.PathLike, progress: Progress):
+    def __init__(
+        self, grounder: Grounder, path: str | os.PathLike, progress: Progress, segment: tuple[int, int] | None = None
+    ):
         self._grounder, self._progress = grounder, progress
         self._watch = Stopwatch()
         progress("reading", 0, 1)
         with self._watch.stage("read"):
-            self.clip = load_clip(path, grounder.config, grounder.bundle.manifest.frame_size)
+            self.clip = load_clip(path, grounder.config, grounder.bundle.manifest.frame_size, segment)
         self._shapes = level_shapes(*self.clip.frames.shape[1:3])
         self._features: dict[int, np.ndarray] = {}
         with self._watch.stage("vision"):
@@ -117,7 +122,7 @@ class Video:
             said = self._session.generate(prompt)
         text = grounder.writer.decode(said.token_ids)
         span = parse_span(text)
-        tube = None if said.rst is None else self._tube(said.rst, span, dense, span_only, watch)
+        tube, track = (None, None) if said.rst is None else self._tubes(said.rst, span, dense, span_only, watch)
         return Answer(
             info=self.clip.info,
             sentence=sentence,
@@ -132,6 +137,7 @@ class Video:
                 "precision": grounder.bundle.precision,
                 "engine": grounder.engine.name,
             },
+            track=track,
         )
 
     def _prefix(self) -> list[int]:
@@ -148,7 +154,10 @@ class Video:
             tokens.append(found["visual_tokens"][clip.kept[rows]])
         return np.concatenate(tokens)
 
-    def _tube(self, rst: np.ndarray, span: Span | None, dense: bool, span_only: bool, watch: Stopwatch) -> Tube:
+    def _tubes(
+        self, rst: np.ndarray, span: Span | None, dense: bool, span_only: bool, watch: Stopwatch
+    ) -> tuple[Tube, Tube]:
+        """The tube inside the span, and the same slot's in every frame that was looked at."""
         clip, tracker = self.clip, SlotTracker()
         inside = clip.rows_in_span(span)
         if dense and not clip.info.is_image:
@@ -162,9 +171,11 @@ class Video:
             detections = self._ask(batch, rst, watch)
             with watch.stage("link"):
                 tracker.add(detections)
-        boxes, scores = tracker.best(np.searchsorted(tracked, indices))
-        times = np.array([float(clip.info.times[index]) for index in indices])
-        return Tube(indices, times, to_pixels(boxes, clip.info.width, clip.info.height), scores)
+        rows = np.searchsorted(tracked, indices)
+        boxes, scores = tracker.track(rows)
+        times = np.array([float(clip.info.times[index]) for index in tracked])
+        track = Tube(tracked, times, to_pixels(boxes, clip.info.width, clip.info.height), scores)
+        return track.at(rows), track
 
     def _clip_features(self, seen: np.ndarray, watch: Stopwatch) -> Iterator[np.ndarray]:
         """Features [N, L, C] of the rows `seen` of the sampled frames, batch by batch; computed once per row."""
@@ -207,8 +218,8 @@ class Video:
             return
         if span is None:
             yield "the answer tells no span" + (", so the tube covers the whole video" if has_box else "")
-        elif span.start > float(self.clip.info.duration):
-            yield f"the span begins after the video's end at {float(self.clip.info.duration):.1f} s"
+        elif span.start > self.clip.times[-1]:
+            yield f"the span begins after the video's end at {self.clip.times[-1]:.1f} s"
 
 
 def _batches(count: int, size: int, budget: int) -> Iterator[slice]:

@@ -29,6 +29,7 @@ class TorchAnswer:
         rows: int [R], rows of the clip's frames in the tube; empty without [BOX].
         boxes: float32 [R, 4], cx, cy, w, h as fractions of the frame.
         scores: float32 [R]
+        track: float32 [U, 4], the same slot's boxes in every row of the clip's frames; empty without [BOX].
     """
 
     text: str
@@ -37,6 +38,7 @@ class TorchAnswer:
     rows: np.ndarray
     boxes: np.ndarray
     scores: np.ndarray
+    track: np.ndarray
 
 
 class TorchGrounder:
@@ -60,10 +62,10 @@ class TorchGrounder:
         span = parse_span(text)
         if rst is None:
             nothing = np.zeros((0, 4), np.float32)
-            return TorchAnswer(text, span, None, np.zeros(0, int), nothing, nothing[:, 0])
+            return TorchAnswer(text, span, None, np.zeros(0, int), nothing, nothing[:, 0], nothing)
         rows = clip.rows_in_span(span)
-        boxes, scores = self._track(clip.frames, rst).best(rows)
-        return TorchAnswer(text, span, rst.numpy(), rows, boxes, scores)
+        boxes, scores = self._track(clip.frames, rst).track(rows)
+        return TorchAnswer(text, span, rst.numpy(), rows, boxes[rows], scores[rows], boxes)
 
     def _prompt(self, clip: Clip, sentence: str) -> list[int]:
         kept = clip.kept.sum(1).tolist()

@@ -42,11 +42,24 @@ def test_the_tube_follows_the_slot_that_scores_best_inside_the_span():
     np.testing.assert_allclose(scores, 1 / (1 + np.exp(-2.0)), rtol=1e-6)
     found, _ = tracker.best(np.arange(4))
     assert found.tolist() == [boxes[1].tolist()] * 4
+    everywhere, scores = tracker.track(np.array([0, 1]))
+    assert everywhere.tolist() == [boxes[0].tolist()] * 4
+    np.testing.assert_allclose(scores, 1 / (1 + np.exp([-2.0, -2.0, 3.0, 3.0])), rtol=1e-6)
 
 
 def test_boxes_become_pixels_inside_the_picture():
     boxes = np.array([[0.5, 0.5, 0.5, 0.25], [0.0, 1.0, 0.5, 0.5], [0.5, 0.5, 9.0, 9.0]])
     assert to_pixels(boxes, 200, 100).tolist() == [[50, 37.5, 150, 62.5], [0, 75, 50, 100], [0, 0, 200, 100]]
+
+
+def test_part_of_a_tube_is_a_tube():
+    tube = Tube(
+        np.array([3, 5, 8]), np.array([0.3, 0.5, 0.8]), np.arange(12.0).reshape(3, 4), np.array([0.1, 0.2, 0.6])
+    )
+    part = tube.at(np.array([0, 2]))
+    assert (part.frames.tolist(), part.times.tolist(), part.scores.tolist()) == ([3, 8], [0.3, 0.8], [0.1, 0.6])
+    assert part.boxes.tolist() == [[0, 1, 2, 3], [8, 9, 10, 11]]
+    assert tube.at(np.array([2])).score == pytest.approx(0.6)
 
 
 def test_detections_that_disagree_are_refused():
