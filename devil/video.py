@@ -7,24 +7,21 @@ frame.
 from __future__ import annotations
 
 import os
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import TypeVar
 
-import av
 import numpy as np
 
+from devil.decode import decode
 from devil.errors import VideoError
-from devil.media import UPRIGHT, Converter, Orientation, opened, read_image, scan
+from devil.media import UPRIGHT, Converter, Orientation, read_image
+from devil.scan import scan
 
 Result = TypeVar("Result")
-
-# Decoders that drop single frames on request: those that no other frame refers to need not be decoded.
-_SKIPPING_CODECS = ("h264", "hevc", "mpeg4", "mpeg2video")
-_SEEK_GAP = 16  # frames that must be saved before a seek pays: it empties the decoder's pipeline
 
 
 @dataclass(frozen=True)
@@ -160,102 +157,4 @@ def iterate_frames(info: VideoInfo, indices: Iterable[int]) -> Iterator[tuple[in
         return
     sides = (info.height, info.width) if info.orientation.transpose else (info.width, info.height)
     convert = Converter(*sides, info.orientation)
-    yield from ((index, convert(frame)) for index, frame in _decoded(info, wanted))
-
-
-def _decoded(info: VideoInfo, wanted: list[int]) -> Iterator[tuple[int, av.VideoFrame]]:
-    """Decodes the wanted frames in runs, each again from the start of the file if a container's seek went too far."""
-    with opened(info.path) as (container, stream):
-        stream.thread_type = "AUTO"
-        for start, run in _runs(info, wanted):
-            if start is not None:
-                container.seek(start, stream=stream)
-            missing = yield from _found(info, container, stream, run)
-            if missing:
-                yield from _decoded_from_start(info, missing)
-
-
-def _decoded_from_start(info: VideoInfo, wanted: list[int]) -> Iterator[tuple[int, av.VideoFrame]]:
-    with opened(info.path) as (container, stream):
-        stream.thread_type = "AUTO"
-        missing = yield from _found(info, container, stream, wanted)
-    if missing:
-        time = float(info.times[missing[0]])
-        raise VideoError(
-            f"{info.path} is damaged: the frame at {time:.2f} s cannot be decoded", "copy it again or re-encode it"
-        )
-
-
-def _runs(info: VideoInfo, wanted: list[int]) -> list[tuple[int | None, list[int]]]:
-    """Splits the wanted frames where seeking pays: (timestamp to seek to or None for the start of the file, frames)."""
-    runs: list[tuple[int | None, list[int]]] = []
-    reached = 0
-    for index in wanted:
-        key = _keyframe_before(info, index)
-        saved = bisect_left(info.ticks, key) - reached if key is not None else 0
-        if saved > _SEEK_GAP:
-            runs.append((key, [index]))
-        elif runs:
-            runs[-1][1].append(index)
-        else:
-            runs.append((None, [index]))
-        reached = index + 1
-    return runs
-
-
-def _keyframe_before(info: VideoInfo, index: int) -> int | None:
-    if not info.ticks:
-        return None
-    at = bisect_right(info.keyframes, info.ticks[index])
-    return info.keyframes[at - 1] if at else None
-
-
-def _found(
-    info: VideoInfo, container: av.container.InputContainer, stream: av.VideoStream, wanted: list[int]
-) -> Iterator[tuple[int, av.VideoFrame]]:
-    """Yields wanted frames (rising) from where the container stands; returns those from the first missing one on."""
-    done = 0
-    for index, frame in _good_frames(info, container, stream, {info.ticks[index] for index in wanted if info.ticks}):
-        if index > wanted[done]:
-            break
-        if index == wanted[done]:
-            yield index, frame
-            done += 1
-            if done == len(wanted):
-                break
-    return wanted[done:]
-
-
-def _good_frames(
-    info: VideoInfo, container: av.container.InputContainer, stream: av.VideoStream, wanted: set[int]
-) -> Iterator[tuple[int, av.VideoFrame]]:
-    """(index, frame) in presentation order, possibly without unwanted ones.
-
-    After an error frames count as damaged until the next keyframe.
-
-    Args:
-        wanted: timestamps that matter; empty where frames are counted.
-    """
-    damaged, count = False, -1
-    skipping = wanted and stream.codec_context.name in _SKIPPING_CODECS
-    for packet in container.demux(stream):
-        if skipping:
-            stream.codec_context.skip_frame = "DEFAULT" if packet.pts in wanted else "NONREF"
-        try:
-            frames = packet.decode()
-        except av.FFmpegError:
-            damaged = True
-            continue
-        for frame in frames:
-            count += 1
-            damaged = frame.is_corrupt or (damaged and not frame.key_frame)
-            index = _index_of(info, frame.pts) if info.ticks else count
-            if index is not None and not damaged:
-                yield index, frame
-
-
-def _index_of(info: VideoInfo, pts: int | None) -> int | None:
-    if pts is None:
-        return None
-    at = bisect_left(info.ticks, pts)
-    return at if at < len(info.ticks) and info.ticks[at] == pts else None
+    yield from ((index, convert(frame)) for index, frame in decode(info, wanted))
