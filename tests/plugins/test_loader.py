@@ -80,7 +80,7 @@ def test_an_older_onnx_runtime_is_refused():
 
 @needs_library
 def test_a_refused_library_is_one_warning_and_the_function_body(monkeypatch, caplog):
-        for cached in (native_path, library):
+    for cached in (native_path, library):
         monkeypatch.setattr(loader, cached.__name__, cached.__wrapped__)
     monkeypatch.setattr(loader, "ABI", 2)
     with caplog.at_level(logging.WARNING):
