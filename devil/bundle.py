@@ -181,6 +181,17 @@ def open_bundle(folder: str | os.PathLike, verify: bool = True) -> Bundle:
     return bundle
 
 
+def bundle_files(folder: str | os.PathLike) -> set[str]:
+    """Names of what belongs to the bundle in `folder`, of whatever version it is; empty where none lies."""
+    try:
+        values = _read_json(Path(folder) / MANIFEST)
+    except BundleError:
+        return set()
+    if "schema" not in values or not isinstance(values.get("files"), dict):
+        return set()
+    return {*values["files"], MANIFEST, ENGINES}
+
+
 def contract_values(config: DevilConfig) -> dict[str, Any]:
     """The graphs' inputs and outputs as JSON values: name, dtype and shape of each."""
 

@@ -36,12 +36,19 @@ class BackboneGraph(nn.Module):
 
 
 class GrounderGraph(nn.Module):
-    """features [N, L, C], level_shapes [levels, 2], rst [hidden] → logits, boxes and embeddings of the last layer."""
+    """features [N, L, C], level_shapes [levels, 2], rst [hidden] → logits, boxes and embeddings of the last layer.
 
-    def __init__(self, model: Detector):
+    Args:
+        model: the detector.
+        level_shapes: fixes the level shapes; the input of that name is then not read.
+    """
+
+    def __init__(self, model: Detector, level_shapes: Tensor | None = None):
         super().__init__()
         self.model = model
+        self.register_buffer("level_shapes", level_shapes, persistent=False)
 
     def forward(self, features: Tensor, level_shapes: Tensor, rst: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        level_shapes = level_shapes if self.level_shapes is None else self.level_shapes
         found = self.model.ground(features, level_shapes, rst)
         return found.logits, found.boxes, found.embeddings

@@ -13,6 +13,7 @@ from devil.contract import FLOAT, GraphSpec, Precision
 from devil.errors import CheckpointError
 from devil.export.msda import OP_TYPE as DEFORMABLE_ATTENTION
 
+BF16_OPSET = 22
 FULL = ir.DataType.FLOAT
 TYPES = {
     "float32": ir.DataType.FLOAT,
@@ -71,6 +72,9 @@ class LowerPrecision(InPlacePass):
         self._casts: dict[tuple[ir.Value, ir.DataType], ir.Value] = {}
         self._counted: set[ir.Value] = set()  # values of rule 2
         graph = model.graph
+        if self.precision == "bf16":
+            # Opsets 21 and 22 gave Conv and others bf16 and changed no operator that is used here.
+            model.opset_imports[""] = max(model.opset_imports[""], BF16_OPSET)
         for value, tensor in zip(graph.inputs, self.spec.inputs, strict=True):
             value.type = ir.TensorType(TYPES[tensor.numpy_dtype(self.precision)])
         for node in list(graph):

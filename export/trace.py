@@ -25,7 +25,9 @@ OPSET = 20  # what TensorRT 10.0 on Jetson reads; Gelu and GridSample have their
 _MOVES_WEIGHTS = {"Reshape", "Transpose", "Slice", "Gather", "Squeeze", "Unsqueeze", "Split"}
 
 
-def trace(module: nn.Module, inputs: Sequence[Tensor], spec: GraphSpec, fixed: dict[str, int] | None = None) -> ir.Model:
+def trace(
+    module: nn.Module, inputs: Sequence[Tensor], spec: GraphSpec, fixed: dict[str, int] | None = None
+) -> ir.Model:
     """Exports `module` as the graph that `spec` describes.
 
     Args:

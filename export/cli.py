@@ -1,0 +1,65 @@
+"""devil-export: flags in, a bundle and a short table out."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from typing import TYPE_CHECKING
+
+from devil.command import run_command
+from devil.errors import MissingPackageError
+from devil.export.options import ExportOptions
+
+if TYPE_CHECKING:
+    from devil.bundle import Manifest
+
+_NEEDED = ("torch", "transformers", "safetensors", "onnx", "onnx_ir", "onnxscript", "onnxruntime")
+
+
+def main(args: list[str] | None = None) -> int:
+    return run_command(ExportOptions, run, "devil-export", args)
+
+
+def run(options: ExportOptions) -> dict:
+    """Exports, shows progress on stderr and a summary on stdout; returns what --json prints."""
+    for package in _NEEDED:
+        if importlib.util.find_spec(package) is None:
+            raise MissingPackageError(package.replace("_", "-"), "exporting", "export")
+    from rich.console import Console
+
+    with Console(stderr=True).status(f"exporting {options.model_name}") as status:
+        from devil.export.bundle import export
+
+        manifest = export(options, lambda stage: status.update(f"exporting {options.model_name}: {stage}"))
+    _summarise(options, manifest)
+    return {
+        "bundle": str(options.bundle),
+        "model": manifest.model,
+        "precision": manifest.precision,
+        "bytes": sum(record.bytes for record in manifest.files.values()),
+        "fidelity": manifest.fidelity,
+    }
+
+
+def _summarise(options: ExportOptions, manifest: Manifest) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("graph", "MB", "distance from PyTorch fp32", box=None)
+    for graph, fidelity in manifest.fidelity.items():
+        size = sum(record.bytes for name, record in manifest.files.items() if name.startswith(f"{graph}.onnx"))
+        table.add_row(graph, f"{size / 1e6:.1f}", _phrase(fidelity["measures"]))
+    console = Console(file=sys.stdout, soft_wrap=True)
+    console.print(table)
+    total = sum(record.bytes for record in manifest.files.values())
+    console.print(f"{options.bundle} ({total / 1e6:.1f} MB, {manifest.precision})", highlight=False)
+
+
+def _phrase(measures: dict[str, float]) -> str:
+    names = {
+        "relative": "error {:.1e}",
+        "cosine": "cosine {:.6f}",
+        "matched_iou": "box IoU {:.4f}",
+        "logit": "logit {:.1e}",
+    }
+    return ", ".join(names[name].format(value) for name, value in measures.items())

@@ -1,0 +1,84 @@
+"""How far an exported graph is from the PyTorch model, and how far it may be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from devil.contract import Precision
+
+Measures = dict[str, float]
+
+# The worst that is let through, per precision. `relative`: largest error over the reference's largest value;
+# `cosine`: smallest over the last axis' vectors; boxes are compared after matching, because slots whose scores nearly
+# tie may swap places.
+BUDGETS: Mapping[Precision, Mapping[str, float]] = {
+    "fp32": {"relative": 1e-4, "cosine": 0.99999, "matched_iou": 0.999, "logit": 1e-3},
+    "fp16": {"relative": 0.02, "cosine": 0.999, "matched_iou": 0.97, "logit": 0.02},
+    "bf16": {"relative": 0.15, "cosine": 0.99, "matched_iou": 0.85, "logit": 0.15},
+}
+_AT_LEAST = {"cosine", "matched_iou"}
+
+
+def over_budget(measures: Measures, precision: Precision) -> list[str]:
+    """One phrase per measure that is worse than its budget (or is not a number)."""
+    phrases = []
+    for name, value in measures.items():
+        limit = BUDGETS[precision][name]
+        good = value >= limit if name in _AT_LEAST else value <= limit
+        if not good:
+            phrases.append(f"{name} {value:.3g} (budget {limit:g})")
+    return phrases
+
+
+def worst(all_measures: list[Measures]) -> Measures:
+    """Each measure's worst value over several comparisons."""
+    pick = {name: (np.min if name in _AT_LEAST else np.max) for name in all_measures[0]}
+    return {name: float(choose([measures[name] for measures in all_measures])) for name, choose in pick.items()}
+
+
+def compare_tensors(found: np.ndarray, expected: np.ndarray) -> Measures:
+    """relative and cosine of two arrays of one shape."""
+    found, expected = found.astype(np.float64), expected.astype(np.float64)
+    norms = np.linalg.norm(found, axis=-1) * np.linalg.norm(expected, axis=-1)
+    cosine = (found * expected).sum(-1) / np.maximum(norms, 1e-30)
+    return {
+        "relative": float(np.abs(found - expected).max() / max(np.abs(expected).max(), 1e-30)),
+        "cosine": float(cosine.min()),
+    }
+
+
+def compare_detections(found: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]) -> Measures:
+    """Matches the slots of each frame, then: mean IoU, and the largest error of a logit over the largest logit.
+
+    Args:
+        found, expected: logits [N, Q], boxes [N, Q, 4] cxcywh and embeddings [N, Q, C].
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    overlaps, errors = [], []
+    for frame in range(len(expected["logits"])):
+        ours, theirs = ({name: values[frame] for name, values in side.items()} for side in (found, expected))
+        distance = np.abs(ours["boxes"][:, None] - theirs["boxes"][None]).sum(-1)
+        cost = distance + 1 - _unit(ours["embeddings"]) @ _unit(theirs["embeddings"]).T
+        if not np.isfinite(cost).all():
+            return {"matched_iou": float("nan"), "logit": float("nan")}
+        rows, columns = linear_sum_assignment(cost)
+        overlaps.append(box_iou(ours["boxes"][rows], theirs["boxes"][columns]))
+        errors.append(np.abs(ours["logits"][rows] - theirs["logits"][columns]))
+    scale = max(float(np.abs(expected["logits"]).max()), 1e-30)
+    return {"matched_iou": float(np.mean(overlaps)), "logit": float(np.max(errors) / scale)}
+
+
+def box_iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """IoU of pairs of boxes [n, 4] (cx, cy, w, h)."""
+    low = np.maximum(first[:, :2] - first[:, 2:] / 2, second[:, :2] - second[:, 2:] / 2)
+    high = np.minimum(first[:, :2] + first[:, 2:] / 2, second[:, :2] + second[:, 2:] / 2)
+    shared = np.clip(high - low, 0, None).prod(-1)
+    union = first[:, 2:].prod(-1) + second[:, 2:].prod(-1) - shared
+    return shared / np.maximum(union, 1e-12)
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)

@@ -1,0 +1,70 @@
+"""The four graphs of a model in any precision; PyTorch is traced once per graph, whatever the number of precisions."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+import torch
+from onnx_ir.passes.common import ClearMetadataAndDocStringPass
+from torch import nn
+
+from devil.config import level_shapes
+from devil.contract import Precision, contract
+from devil.export import sampling
+from devil.export.detector import FULL_MODULES, BackboneGraph, GrounderGraph
+from devil.export.language import build_language
+from devil.export.msda import AttachDeformableAttention
+from devil.export.precision import LowerPrecision
+from devil.export.trace import clean_up, trace
+from devil.export.vision import VisionGraph
+from devil.model.devil import DevilModel
+
+
+class GraphBuilder:
+    """Builds the graphs of one model.
+
+    Args:
+        model: fp32, in evaluation mode.
+        frame_size: (height, width) that the detector's graphs are fixed to; None keeps them dynamic.
+    """
+
+    def __init__(self, model: DevilModel, frame_size: tuple[int, int] | None = None):
+        self.model, self.frame_size = model, frame_size
+        self.contract = contract(model.devil)
+        self._traced: dict[str, ir.Model] = {}
+
+    def build(self, name: str, precision: Precision) -> ir.Model:
+        """One of devil.contract.GRAPHS, typed as the contract says."""
+        if name == "language":
+            weights = self.model.state_dict()
+            return build_language(self.model.devil.language, lambda key: weights[key].numpy(), precision)
+        if name not in self._traced:
+            self._traced[name] = self._trace(name)
+        graph = self._traced[name].clone()
+        LowerPrecision(precision, self.contract[name], FULL_MODULES)(graph)
+        clean_up(graph)
+        AttachDeformableAttention(self.model.devil.detector.levels)(graph)
+        ClearMetadataAndDocStringPass()(graph)  # the tracer's stack traces name files of this machine
+        return graph
+
+    def _trace(self, name: str) -> ir.Model:
+        module, inputs = self._example(name)
+        fixed = {}
+        if self.frame_size and name != "vision":
+            height, width = self.frame_size
+            fixed = {"H": height, "W": width, "L": sum(h * w for h, w in level_shapes(height, width))}
+        return trace(module, inputs, self.contract[name], fixed)
+
+    def _example(self, name: str) -> tuple[nn.Module, tuple[torch.Tensor, ...]]:
+        """The module to trace, and its inputs."""
+        config = self.model.devil
+        if name == "vision":
+            case = sampling.vision_case(config, frames=2, rows=2, columns=3)
+            return VisionGraph(self.model), tuple(torch.from_numpy(case[name]) for name in ("patches", "positions"))
+        sample = sampling.traced_frames(config, self.frame_size)
+        frames, shapes = torch.from_numpy(sample.frames), torch.from_numpy(sample.level_shapes)
+        if name == "backbone":
+            return BackboneGraph(self.model.detector), (frames,)
+        length = int(shapes.prod(1).sum())
+        features = torch.zeros(len(frames), length, config.detector.hidden)
+        module = GrounderGraph(self.model.detector, shapes if self.frame_size else None)
+        return module, (features, shapes, torch.from_numpy(sample.rst))
