@@ -146,9 +146,14 @@ def test_half_precision_finds_the_same_boxes(detector, frames, rst):
     half = undecayed.half()(frames, SHAPES, rst)
     assert {half.logits.dtype, half.boxes.dtype, half.embeddings.dtype} == {torch.float32}
     # Proposals whose scores nearly tie swap ranks, so boxes are compared with the nearest one, not by index.
-    distance = torch.cdist(half.proposals.boxes, full.proposals.boxes).amin(-1)
-    assert distance.median() < 1e-3
-    assert (distance < 1e-2).float().mean() > 0.9
+    # Measured: medians 2e-4 and 1.3e-3, nine tenths within 5e-4 and 3.3e-3 (a frame is 1 wide).
+    for ours, theirs, median, most in (
+        (half.proposals.boxes, full.proposals.boxes, 5e-4, 2e-3),
+        (half.boxes, full.boxes, 3e-3, 1e-2),
+    ):
+        distance = torch.cdist(ours, theirs).amin(-1)
+        assert distance.median() < median
+        assert distance.quantile(0.9) < most
 
 
 @pytest.mark.parametrize(

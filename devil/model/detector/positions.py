@@ -24,12 +24,8 @@ class Grid(NamedTuple):
 
     cells: Tensor  # [L, 2] f32: (column, row) inside the level
     sizes: Tensor  # [L, 2] f32: (width, height) of the level
+    centers: Tensor  # [L, 2] f32: (x, y) of the position's centre as fractions of the frame
     level: Tensor  # [L] int64
-
-    @property
-    def centers(self) -> Tensor:
-        """[L, 2] f32: (x, y) of each position's centre as fractions of the frame."""
-        return (self.cells + 0.5) / self.sizes
 
 
 class FlatGrid(nn.Module):
@@ -46,7 +42,8 @@ class FlatGrid(nn.Module):
         local = index - starts[level]
         row = local // width
         cells = torch.stack((local - row * width, row), -1).float()
-        return Grid(cells, shapes[level].flip(-1).float(), level)
+        sizes = shapes[level].flip(-1).float()
+        return Grid(cells, sizes, (cells + 0.5) / sizes, level)
 
 
 class LevelPositions(nn.Module):

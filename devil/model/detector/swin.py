@@ -114,7 +114,8 @@ class SwinStage(nn.Module):
 
     def forward(self, x: Tensor, frame: tuple[int, int]) -> Tensor:
         """[N, L, C] from x of that shape, before any downsampling; frame is (H, W) in pixels."""
-        layouts = [window_layout(frame, self.stride, self.window, shift, x) for shift in (0, self.window // 2)]
+        shifts = (0, self.window // 2)[: len(self.blocks)]
+        layouts = [window_layout(frame, self.stride, self.window, shift, x) for shift in shifts]
         for index, block in enumerate(self.blocks):
             x = block(x, layouts[index % 2])
         return x
