@@ -22,33 +22,38 @@ class LanguageOutput:
         logits: [R, vocab] at the batch's `read` places.
         hidden: [B, S, hidden], final-norm.
         layers: the input of every decoder layer, [B, S, hidden] each.
-        positions: [B, S]; mask: bool [B, 1, S, S]; both as the layers saw them.
+        positions: [B, S], as the layers saw them.
     """
 
     logits: Tensor
     hidden: Tensor
     layers: tuple[Tensor, ...]
     positions: Tensor
-    mask: Tensor
 
 
 def language_pass(model: DevilModel, batch: Packed, visual_table: Tensor) -> LanguageOutput:
-    """Runs a collated batch; `visual_table` [V, hidden] holds the visual tokens of all its clips."""
+    """Runs a collated batch; `visual_table` [V, hidden] holds the visual tokens of all its clips.
+
+    A batch of one question per clip and no padding is plainly causal, so any attention kernel will do.
+    """
     device = visual_table.device
-    mask = torch.from_numpy(block_mask(batch.segments)).to(device)[:, None]
     positions = torch.from_numpy(batch.positions).to(device)
     embedded = model.embed(torch.from_numpy(batch.token_ids).to(device), visual_table)
-    blocked = torch.zeros(mask.shape, dtype=embedded.dtype, device=device)
+    mask = None
+    if batch.segments.min() < 0 or batch.segments.max() > 1:
+        allowed = torch.from_numpy(block_mask(batch.segments)).to(device)[:, None]
+        mask = torch.zeros(allowed.shape, dtype=embedded.dtype, device=device)
+        mask.masked_fill_(~allowed, torch.finfo(embedded.dtype).min)
     out = model.model(
         inputs_embeds=embedded,
-        attention_mask=blocked.masked_fill_(~mask, torch.finfo(embedded.dtype).min),
+        attention_mask=mask,
         position_ids=positions,
         output_hidden_states=True,
         use_cache=False,
     )
     read = torch.from_numpy(batch.read).to(device)
     logits = model.lm_head(out.last_hidden_state.flatten(0, 1)[read])
-    return LanguageOutput(logits, out.last_hidden_state, tuple(out.hidden_states[:-1]), positions, mask)
+    return LanguageOutput(logits, out.last_hidden_state, tuple(out.hidden_states[:-1]), positions)
 
 
 def answer_loss(output: LanguageOutput, batch: Packed) -> Tensor:
@@ -62,7 +67,7 @@ def answer_accuracy(output: LanguageOutput, batch: Packed, answer_length: int) -
     return right.reshape(-1, answer_length)
 
 
-def attention_rows(model: DevilModel, output: LanguageOutput, layer: int, rows: Tensor) -> Tensor:
+def attention_rows(model: DevilModel, output: LanguageOutput, batch: Packed, layer: int, rows: Tensor) -> Tensor:
     """The attention of a few places, recomputed from a layer's input, so that the pass itself may use any kernel.
 
     Args:
@@ -75,18 +80,20 @@ def attention_rows(model: DevilModel, output: LanguageOutput, layer: int, rows: 
     block = model.model.layers[layer]
     attention = block.self_attn
     x = block.input_layernorm(output.layers[layer])
-    batch, length, _ = x.shape
+    clips, length, _ = x.shape
     chosen = rows[:, :, None].expand(-1, -1, x.shape[2])
     cos, sin = model.model.rotary_emb(x, output.positions)
-    key = attention.k_proj(x).view(batch, length, -1, attention.head_dim).transpose(1, 2)
-    query = attention.q_proj(x.gather(1, chosen)).view(batch, rows.shape[1], -1, attention.head_dim).transpose(1, 2)
+    key = attention.k_proj(x).view(clips, length, -1, attention.head_dim).transpose(1, 2)
+    query = attention.q_proj(x.gather(1, chosen)).view(clips, rows.shape[1], -1, attention.head_dim).transpose(1, 2)
     key = apply_rotary_pos_emb(key, key, cos, sin)[0]
     angles = rows[:, :, None].expand(-1, -1, cos.shape[2])
     query = apply_rotary_pos_emb(query, query, cos.gather(1, angles), sin.gather(1, angles))[0]
     key = key.repeat_interleave(query.shape[1] // key.shape[1], dim=1)
     scores = query @ key.transpose(2, 3) * attention.scaling  # [B, heads, R, S]
-    seen = output.mask.gather(2, rows[:, None, :, None].expand(-1, 1, -1, length))
-    return scores.masked_fill(~seen, torch.finfo(scores.dtype).min).log_softmax(-1)
+    seen = (
+        torch.from_numpy(block_mask(batch.segments)).to(rows.device).gather(1, rows[..., None].expand(-1, -1, length))
+    )
+    return scores.masked_fill(~seen[:, None], torch.finfo(scores.dtype).min).log_softmax(-1)
 
 
 def attention_loss(log_probabilities: Tensor, wanted: Tensor) -> Tensor:

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from devil.errors import CheckpointError
 from devil.files import atomic_file
 
 STATE = "state.pt"
@@ -53,6 +55,13 @@ def learning_rate(step: int, config: LoopConfig) -> float:
     return config.floor + (1 - config.floor) * (1 + math.cos(math.pi * progress)) / 2
 
 
+def permuted(number: int, count: int, seed: int) -> int:
+    """Which of `count` samples is drawn as the `number`-th: every epoch goes through all of them in a new order."""
+    epoch, place = divmod(number, count)
+    order = np.random.RandomState((seed * 1_000_003 + epoch) % 2**32).permutation(count)
+    return int(order[place])
+
+
 def train(
     objective: nn.Module,
     groups: Sequence[dict[str, Any]],
@@ -78,7 +87,7 @@ def train(
     done = _resume(objective, optimizer, folder)
     wrapped, optimizer = accelerator.prepare(objective, optimizer)
     parameters = [parameter for parameter in objective.parameters() if parameter.requires_grad]
-    meter = Meter(folder / LOG, accelerator.is_main_process)
+    meter = Meter(folder / LOG, accelerator)
     for step in range(done, config.steps):
         for group, peak in zip(optimizer.param_groups, peaks, strict=True):
             group["lr"] = peak * learning_rate(step, config)
@@ -99,32 +108,38 @@ def train(
 
 
 class Meter:
-    """Means of losses since the last line, written as JSON lines."""
+    """Means of losses since the last line, over all processes, written as JSON lines and to the trackers."""
 
-    def __init__(self, path: Path, writes: bool):
+    def __init__(self, path: Path, accelerator: Accelerator):
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._path, self._writes = path, writes
-        self._sums: dict[str, float] = {}
+        self._path, self._accelerator = path, accelerator
+        self._sums: dict[str, Tensor] = {}
         self._count, self._since = 0, time.perf_counter()
 
     def add(self, losses: dict[str, Tensor]) -> None:
         self._count += 1
         for name, value in losses.items():
-            self._sums[name] = self._sums.get(name, 0.0) + float(value.detach())
+            self._sums[name] = self._sums.get(name, 0.0) + value.detach().float()
 
     def write(self, step: int) -> None:
         now = time.perf_counter()
-        means = {name: round(value / self._count, 5) for name, value in self._sums.items()}
-        line = {"step": step, "seconds": round(now - self._since, 1), **means}
-        if self._writes:
+        means = {
+            name: round(float(self._accelerator.reduce(total, "mean")) / self._count, 6)
+            for name, total in self._sums.items()
+        }
+        self._accelerator.log(means, step=step)
+        if self._accelerator.is_main_process:
+            line = {"step": step, "seconds": round(now - self._since, 1), **means}
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
         self._sums, self._count, self._since = {}, 0, now
 
 
 def _save(objective: nn.Module, optimizer: torch.optim.Optimizer, step: int, folder: Path) -> None:
+    """Keeps what changes: trained weights and the optimizer. Everything else comes from where the run began."""
+    trained = {name: value.detach() for name, value in objective.named_parameters() if value.requires_grad}
     with atomic_file(folder / STATE) as temporary:
-        torch.save({"step": step, "objective": objective.state_dict(), "optimizer": optimizer.state_dict()}, temporary)
+        torch.save({"step": step, "trained": trained, "optimizer": optimizer.state_dict()}, temporary)
 
 
 def _resume(objective: nn.Module, optimizer: torch.optim.Optimizer, folder: Path) -> int:
@@ -132,6 +147,22 @@ def _resume(objective: nn.Module, optimizer: torch.optim.Optimizer, folder: Path
     if not (folder / STATE).exists():
         return 0
     state = torch.load(folder / STATE, map_location="cpu", weights_only=True)
-    objective.load_state_dict(state["objective"])
+    load_trained(objective, state["trained"])
     optimizer.load_state_dict(state["optimizer"])
     return state["step"]
+
+
+def load_trained(objective: nn.Module, trained: dict[str, Tensor]) -> None:
+    """Puts the weights of a state into an objective that has the same parameters.
+
+    Raises:
+        CheckpointError: the state is of another model.
+    """
+    parameters = dict(objective.named_parameters())
+    for name, value in trained.items():
+        if name not in parameters or parameters[name].shape != value.shape:
+            raise CheckpointError(
+                f"the run to resume has weights {name} that do not fit", "resume with the options it began with"
+            )
+        with torch.no_grad():
+            parameters[name].copy_(value)

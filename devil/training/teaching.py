@@ -130,9 +130,9 @@ class TeachingObjective(nn.Module):
         last = len(output.layers) - 1
         for name, offset, frame in (("first", START, "first"), ("last", END, "last")):
             rows = answers + offset
-            mass = attention_rows(self.model, output, last, rows)
+            mass = attention_rows(self.model, output, packed, last, rows)
             losses[f"read_{name}"] = attention_loss(mass[:, :2], wanted_frames(batch, frame))
-            mass = attention_rows(self.model, output, last - 1, rows)
+            mass = attention_rows(self.model, output, packed, last - 1, rows)
             losses[f"find_{name}"] = attention_loss(mass[:, :2], wanted_shapes(batch))
         losses["rst"] = self._rst_loss(output, answers + RST, batch)
         right = answer_accuracy(output, packed, ANSWER_LENGTH)

@@ -13,6 +13,7 @@ from devil.data.dice import Dice
 from devil.model.detector.detector import Detector, DetectorOutput
 from devil.training.boxes import overlaps
 from devil.training.detection import detection_loss
+from devil.training.grounding import centred
 from devil.training.heads import ReferentHeads
 from devil.training.losses import LossWeights
 from devil.training.samples import clip_sample, draw_shape
@@ -32,24 +33,17 @@ class FrameBatch:
 
 
 def draw_frames(number: int, config: DevilConfig, clips: int, frames: int) -> FrameBatch:
-    """Batch `number`: some frames of some training clips, all of one size."""
+    """Batch `number`: training clips of `frames` frames each, all of one size; a visible shape is drawn for each frame."""
     dice = Dice(f"frames {number}")
     aspect, side = draw_shape(dice)
     parts: list[tuple[np.ndarray, ...]] = []
     for place in range(clips):
-        sample = clip_sample(number * clips + place, config, aspect, side)
+        sample = clip_sample(number * clips + place, config, aspect, side, frames=frames)
         clip = sample.clip
-        who, when = np.nonzero(clip.visible)
-        chosen = [dice.integer(0, len(who) - 1) for _ in range(frames)]
-        who, when = who[chosen], when[chosen]
+        when = np.flatnonzero(clip.visible.any(0))
+        who = np.array([dice.choice(np.flatnonzero(clip.visible[:, frame])) for frame in when], int)
         parts.append((sample.frames[when], centred(clip.boxes[who, when]), clip.colours[who], clip.shapes[who]))
     return FrameBatch(*(torch.from_numpy(np.concatenate(values)) for values in zip(*parts, strict=True)))
-
-
-def centred(corners: np.ndarray) -> np.ndarray:
-    """(x0, y0, x1, y1) → (cx, cy, w, h), float32."""
-    low, high = corners[..., :2], corners[..., 2:]
-    return np.concatenate([(low + high) / 2, high - low], -1).astype(np.float32)
 
 
 class WarmupObjective(nn.Module):
