@@ -13,7 +13,8 @@ bool supported(Isa isa) {
   if (isa == Isa::kGeneric) return true;
 #if defined(MSDA_X86_KERNELS)
   // Asks the operating system too: it must save the wide registers.
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+  // F16C is older than AVX2 and in every processor with AVX2 and FMA, and older compilers cannot ask for it.
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   if (isa == Isa::kAvx2) return avx2;
   return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");

@@ -1,7 +1,7 @@
 // The CPU operator: checks, then rows in blocks on ONNX Runtime's own threads.
 #include <vector>
 
-#include "../cpu/kernel.h"
+#include "kernel.h"
 #include "api.h"
 
 namespace msda {
