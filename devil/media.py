@@ -66,8 +66,6 @@ def opened(path: str) -> Iterator[tuple[av.container.InputContainer, av.VideoStr
         stream = streams[0]
         if stream.codec_context is None:
             raise VideoError(f"{path} is cut short or coded in a way that this FFmpeg cannot decode", COPY_AGAIN)
-        # Without this, H.264 patches over damaged parts and hands out the result as a good frame.
-        stream.codec_context.options = {"err_detect": "explode"}
         yield container, stream
 
 

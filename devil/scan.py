@@ -12,6 +12,8 @@ import av
 from devil.errors import VideoError
 from devil.media import COPY_AGAIN, Orientation, opened, orientation_of, reason
 
+_CHECKED_FRAMES = 120  # where frames are reordered at all, some of the first are
+
 
 @dataclass(frozen=True)
 class Scan:
@@ -46,14 +48,14 @@ def scan(path: str) -> Scan:
         first, seen, refused = _packets(path, container, stream)
         base, rate = stream.time_base, stream.average_rate or stream.guessed_rate or Fraction(25)
         indexed = stream.frames > 0
-        only_decoding_order = container.format.name == "avi" and stream.codec_context.has_b_frames
+        reorders, avi = bool(stream.codec_context.has_b_frames), container.format.name == "avi"
     shape = {"width": first.width, "height": first.height, "orientation": orientation_of(first), "time_base": base}
     stamps = [pts for pts, _, _ in seen]
     usable = None not in stamps and len(set(stamps)) == len(stamps) and first.pts in stamps
-    if not usable or only_decoding_order:
-        frames = _decoded_stamps(path)
-        if not usable or not _rising(frames):
-            return Scan(ticks=(), keyframes=(), **shape, **_counted_times(frames, stamps, base, rate))
+    # Reordered frames have timestamps out of order, unless the file (any AVI, some MP4) only has decoding times.
+    doubtful = reorders and (avi or _rising(stamps))
+    if not usable or (doubtful and not _rising(_decoded_stamps(path, _CHECKED_FRAMES))):
+        return Scan(ticks=(), keyframes=(), **shape, **_counted_times(_decoded_stamps(path), stamps, base, rate))
     # A recording may start between keyframes, where nothing decodes. Lost frames after a keyframe, or in a file with a
     # table of contents, are damage: they keep their time, and reading them says so.
     start = min([first.pts, *(pts for pts, _, key in seen if key), *(refused if indexed else ())])
@@ -110,22 +112,23 @@ def _rising(stamps: list[int | None]) -> bool:
     return None not in stamps and all(a < b for a, b in itertools.pairwise(stamps))
 
 
-def _decoded_stamps(path: str) -> list[int | None]:
-    """The timestamp of every frame that decodes, in order."""
+def _decoded_stamps(path: str, limit: int | None = None) -> list[int | None]:
+    """The timestamp of every frame that decodes, in order; at least `limit` of them are enough."""
     with opened(path) as (container, stream):
         stream.thread_type = "AUTO"
         found = []
         for packet in container.demux(stream):
             with contextlib.suppress(av.FFmpegError):
                 found.extend(frame.pts for frame in packet.decode())
+            if limit and len(found) >= limit:
+                break
     return found
 
 
 def _counted_times(frames: list[int | None], packets: list[int | None], base: Fraction, rate: Fraction) -> dict:
     """Times of frames whose packets do not tell them: their own timestamps where these rise, else the packets' in
-    rising order where they match one to one, else the rate."""
-    known = sorted({pts for pts in packets if pts is not None})
-    stamps = frames if _rising(frames) else known
+    rising order where they are enough, else the rate."""
+    stamps = frames if _rising(frames) else sorted({pts for pts in packets if pts is not None})[: len(frames)]
     if len(stamps) == len(frames):
         times = tuple((pts - stamps[0]) * base for pts in stamps)
     else:

@@ -86,6 +86,20 @@ def test_duration_and_rate_are_exact(case, tmp_path):
         assert info.rate == 25
 
 
+def test_mp4_that_stores_decoding_order_keeps_its_variable_rate(tmp_path):
+    whole = encode(tmp_path / "whole.mp4", FRAMES, options=B_FRAMES)
+    with av.open(str(whole)) as source, av.open(str(tmp_path / "a.mp4"), "w") as output:
+        video = source.streams.video[0]
+        stream = output.add_stream_from_template(video)
+        for time, packet in zip(VARIABLE, source.demux(video), strict=False):
+            packet.pts = packet.dts = int(time / video.time_base)
+            packet.stream = stream
+            output.mux(packet)
+    info = probe(tmp_path / "a.mp4")
+    assert list(info.times) == VARIABLE
+    assert read_frames(info, [49, 3, 30], read_number) == [49, 3, 30]
+
+
 @pytest.mark.parametrize("degrees", [0, 90, 180, 270])
 @pytest.mark.parametrize("mirrored", [False, True])
 def test_orientation_in_the_metadata_is_undone(degrees, mirrored, tmp_path):
