@@ -61,7 +61,7 @@ def test_a_large_clip_is_scaled_by_the_root_of_its_excess():
 
 def test_more_frames_than_tokens_are_refused():
     with pytest.raises(ConfigError, match="257 frames do not fit 256"):
-        vision_size(100, 100, 257, TINY)
+        vision_size(100, 100, 257, dataclasses.replace(TINY, max_tokens=256))
 
 
 @pytest.mark.parametrize(
