@@ -180,7 +180,7 @@ PRESETS: dict[str, DevilConfig] = {
     "7b": DevilConfig(),
     "tiny": DevilConfig(
         vision=VisionConfig(hidden=128, layers=3, heads=4, mlp=512),
-        language=LanguageConfig(hidden=256, layers=4, heads=4, kv_heads=2, mlp=768, vocab=656, context=4096),
+        language=LanguageConfig(hidden=256, layers=4, heads=4, kv_heads=2, mlp=512, vocab=656, context=4096),
         detector=DetectorConfig(
             backbone=SwinConfig(embed=32, depths=(1, 2, 2, 1), heads=(1, 2, 4, 8), window=4),
             hidden=128, heads=8, encoder_layers=2, decoder_layers=3, ffn=512, queries=64, min_side=96, max_side=512,

@@ -48,9 +48,13 @@ def clip_sample(
     seed: int, config: DevilConfig, aspect: str, side: int, split: Split = "train", frames: int | None = None
 ) -> ClipSample:
     """The training sample of a seed; `frames` defaults to the model's own number."""
-    clip = training_clip(seed, split, frames or config.frames, side, aspect)
+    return sample_of(training_clip(seed, split, frames or config.frames, side, aspect), config)
+
+
+def sample_of(clip: SyntheticClip, config: DevilConfig) -> ClipSample:
+    """A clip as the model would see it; half of them look as if a lossy codec had stored them."""
     pictures = clip.frames
-    dice = Dice(f"codec {split}-{seed}")
+    dice = Dice(f"codec {clip.scene.name}")
     if dice.chance(_LOSSY):
         pictures = np.stack([_recompressed(picture, dice.integer(*_QUALITY)) for picture in pictures])
     height, width = pictures.shape[1:3]

@@ -20,6 +20,7 @@ from devil.data.dice import Dice
 from devil.data.scene import Query
 from devil.model.devil import DevilModel
 from devil.prompt import PromptWriter, stvg_answer
+from devil.training.gallery import gallery
 from devil.training.heads import AppearanceHeads, HistoryHeads, ReferentHeads
 from devil.training.labels import TokenLabels
 from devil.training.language import (
@@ -31,7 +32,7 @@ from devil.training.language import (
     language_pass,
 )
 from devil.training.packing import Packed, collate, pack_video
-from devil.training.samples import ClipSample, clip_sample, draw_shape
+from devil.training.samples import ClipSample, clip_sample, draw_shape, sample_of
 
 START, END, RST = (
     0,
@@ -69,6 +70,13 @@ def draw_teaching(
     samples = [clip_sample(number * clips + place, config, aspect, side, frames=frames) for place in range(clips)]
     queries = [_asked(sample, questions, dice) for sample in samples]
     return teaching_batch(samples, queries, config, writer)
+
+
+def draw_gallery(number: int, config: DevilConfig, writer: PromptWriter, pictures: int) -> TeachingBatch:
+    """Batch `number` of pictures crowded with shapes, about which nothing is asked."""
+    aspect, side = draw_shape(Dice(f"gallery batch {number}"))
+    samples = [sample_of(gallery(number * pictures + place, side, aspect), config) for place in range(pictures)]
+    return teaching_batch(samples, [[]] * pictures, config, writer)
 
 
 def teaching_batch(
@@ -112,14 +120,21 @@ class TeachingObjective(nn.Module):
         self.history = HistoryHeads(hidden, model.devil.frames)
 
     def forward(self, batch: TeachingBatch) -> dict[str, Tensor]:
+        losses, _ = self.taught(batch)
+        return losses | {"loss": self.total(losses)}
+
+    def taught(self, batch: TeachingBatch) -> tuple[dict[str, Tensor], LanguageOutput | None]:
+        """Unweighted losses by name, and the language model's pass where there are questions."""
         table = self.model.visual_tokens(batch.patches, batch.positions)  # [B·T, G, hidden]
-        grid = batch.labels.owner.shape  # (B, T, G)
-        losses = self.appearance.losses(table.view(*grid, -1), batch.labels)
-        if self.weights.get("answer"):
-            output = language_pass(self.model, batch.packed, table.flatten(0, 1))
-            losses |= self._language_losses(output, batch)
-        losses["loss"] = sum(self.weights.get(name, 0.0) * value for name, value in losses.items())
-        return losses
+        losses = self.appearance.losses(table.view(*batch.labels.owner.shape, -1), batch.labels)
+        if not batch.queries[0]:
+            return losses, None
+        output = language_pass(self.model, batch.packed, table.flatten(0, 1))
+        return losses | self._language_losses(output, batch), output
+
+    def total(self, losses: dict[str, Tensor]) -> Tensor:
+        """The weighted sum; losses without a weight are only logged."""
+        return sum(self.weights.get(name, 0.0) * value for name, value in losses.items())
 
     def _language_losses(self, output: LanguageOutput, batch: TeachingBatch) -> dict[str, Tensor]:
         packed, clips = batch.packed, len(batch.samples)

@@ -33,7 +33,7 @@ class FrameBatch:
 
 
 def draw_frames(number: int, config: DevilConfig, clips: int, frames: int) -> FrameBatch:
-    """Batch `number`: training clips of `frames` frames each, all of one size; a visible shape is drawn for each frame."""
+    """Batch `number`: clips of `frames` frames each, all of one size; a visible shape is drawn for each frame."""
     dice = Dice(f"frames {number}")
     aspect, side = draw_shape(dice)
     parts: list[tuple[np.ndarray, ...]] = []
@@ -66,7 +66,7 @@ class WarmupObjective(nn.Module):
         found = self.detect(batch)
         target = batch.target[:, None]
         loss = detection_loss(found, target, torch.ones(target.shape[:2], dtype=torch.bool), WARMUP_WEIGHTS)
-        return {"loss": loss, "iou": best_iou(found, batch.target)}
+        return {"loss": loss, "iou": best_iou(found.logits, found.boxes, batch.target)}
 
 
 def detect_text(detector: Detector, frames: Tensor, text: Tensor) -> DetectorOutput:
@@ -76,7 +76,7 @@ def detect_text(detector: Detector, frames: Tensor, text: Tensor) -> DetectorOut
 
 
 @torch.no_grad()
-def best_iou(found: DetectorOutput, target: Tensor) -> Tensor:
-    """Mean IoU of each frame's most confident box with its target [N, 4]."""
-    best = found.logits.argmax(1)[:, None, None].expand(-1, 1, 4)
-    return overlaps(found.boxes.gather(1, best)[:, 0], target)[0].mean()
+def best_iou(logits: Tensor, boxes: Tensor, target: Tensor) -> Tensor:
+    """Mean IoU of the most confident box of each frame, logits [N, Q] and boxes [N, Q, 4], with its target [N, 4]."""
+    best = logits.argmax(1)[:, None, None].expand(-1, 1, 4)
+    return overlaps(boxes.gather(1, best)[:, 0], target)[0].mean()
