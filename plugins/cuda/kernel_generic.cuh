@@ -22,7 +22,7 @@ __device__ __forceinline__ void add_row(const Value* row, float weight, float su
   Value values[Blend<Value>::kElements];
   memcpy(values, &loaded, sizeof values);
 #pragma unroll
-  for (int i = 0; i < Blend<Value>::kElements; ++i) sums[i] = fmaf(weight, widen(values[i]), sums[i]);
+  for (int i = 0; i < Blend<Value>::kElements; ++i) sums[i] = fmaf(weight, to_float(values[i]), sums[i]);
 }
 
 template <typename Value, typename Source>

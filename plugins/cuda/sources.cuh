@@ -47,7 +47,7 @@ struct Located {
   bool wide;  // weights are fp32, else of the value's type
 
   __device__ __forceinline__ float weight(int64_t index) const {
-    return wide ? static_cast<const float*>(weights)[index] : widen(static_cast<const Value*>(weights)[index]);
+    return wide ? static_cast<const float*>(weights)[index] : to_float(static_cast<const Value*>(weights)[index]);
   }
   __device__ __forceinline__ Pixel pixel(const Sizes& sizes, int64_t pair, int sample, int, Level level) const {
     const float2 location = locations[pair * sizes.samples + sample];
@@ -65,10 +65,10 @@ struct Fused {
   bool wide;  // offsets and logits are fp32, else of the value's type
 
   __device__ __forceinline__ float weight(int64_t index) const {
-    return wide ? static_cast<const float*>(logits)[index] : widen(static_cast<const Value*>(logits)[index]);
+    return wide ? static_cast<const float*>(logits)[index] : to_float(static_cast<const Value*>(logits)[index]);
   }
   __device__ __forceinline__ float offset(int64_t index) const {
-    return wide ? static_cast<const float*>(offsets)[index] : widen(static_cast<const Value*>(offsets)[index]);
+    return wide ? static_cast<const float*>(offsets)[index] : to_float(static_cast<const Value*>(offsets)[index]);
   }
   // In pixels at once: a point's offset is in pixels already, a box's in half box sizes per point.
   __device__ __forceinline__ Pixel pixel(const Sizes& sizes, int64_t pair, int sample, int index, Level level) const {
