@@ -56,10 +56,11 @@ def _summarise(options: ExportOptions, manifest: Manifest) -> None:
 
 
 def _phrase(measures: dict[str, float]) -> str:
-    names = {
+    texts = {
         "relative": "error {:.1e}",
         "cosine": "cosine {:.6f}",
         "matched_iou": "box IoU {:.4f}",
-        "logit": "logit {:.1e}",
+        "same_slots": "same slots {:.0%}",
+        "logit": "logit error {:.1e}",
     }
-    return ", ".join(names[name].format(value) for name, value in measures.items())
+    return ", ".join(texts[name].format(value) for name, value in measures.items())

@@ -100,20 +100,19 @@ class LowerPrecision(InPlacePass):
                 value.type = ir.TensorType(self.low)
 
     def _is_full(self, node: ir.Node) -> bool:
-        arriving = [value for value in node.inputs if value is not None and not value.is_initializer()]
-        floats = [value for value in arriving if value.dtype in (FULL, self.low)]
-        if node.op_type == "Cast" and not floats:
+        floats = [value for value in node.inputs if value is not None and value.dtype in (FULL, self.low)]
+        arriving = [value for value in floats if not value.is_initializer()]
+        if not floats:
             self._counted.update(node.outputs)
             return True
-        counted = bool(floats) and all(value in self._counted for value in floats)
-        computes = node.op_type in _ELEMENTWISE or node.op_type in _FULL_OPS
-        if (counted or not arriving) and (computes or node.op_type in _MOVES):
+        counted = bool(arriving) and self._counted.issuperset(arriving)
+        if counted and node.op_type in _MOVES | _ELEMENTWISE | _FULL_OPS:
             self._counted.update(node.outputs)
         modules = _modules(node)
         if node.op_type in _FULL_OPS or self.full_modules.intersection(modules):
             return True
         if node.op_type in _MOVES or (node.op_type in _ELEMENTWISE and not modules):
-            return bool(floats) and all(value.dtype == FULL for value in floats)
+            return bool(arriving) and all(value.dtype == FULL for value in arriving)
         return counted and node.op_type in _ELEMENTWISE
 
     def _as(self, graph: ir.Graph, node: ir.Node, value: ir.Value, wanted: ir.DataType) -> ir.Value:

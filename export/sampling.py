@@ -54,13 +54,13 @@ def traced_frames(config: DevilConfig, frame_size: tuple[int, int] | None = None
 
 
 def frame_cases(config: DevilConfig, frame_size: tuple[int, int] | None = None) -> list[Frames]:
-    """Two frames and a single one, of sizes that are no multiple of anything; with a fixed size, of that one."""
+    """Three frames and a single one, of sizes that are no multiple of anything; with a fixed size, of that one."""
     random = np.random.default_rng(1)
     side = config.detector.min_side
     sizes = (frame_size,) * 2 if frame_size else ((side, side + side // 3), (side + 17, side + 5))
     return [
         Frames(picture(random, number, *size), random.normal(size=config.language.hidden).astype(np.float32))
-        for number, size in zip((2, 1), sizes, strict=True)
+        for number, size in zip((3, 1), sizes, strict=True)
     ]
 
 

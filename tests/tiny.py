@@ -18,7 +18,7 @@ def tiny_tokenizer():
 
 
 def tiny_config() -> DevilConfig:
-    """Every part as small as it can be with all its kinds of layers (shifted windows, two decoder layers, 2 KV heads)."""
+    """Every part as small as it can be with all its kinds of layers: shifted windows, query decay, shared KV heads."""
     ids = tiny_tokenizer().token_to_id
     return DevilConfig(
         vision=VisionConfig(hidden=32, layers=2, heads=2, mlp=48, mean=(0.4, 0.5, 0.6), std=(0.3, 0.5, 0.7)),
@@ -27,7 +27,7 @@ def tiny_config() -> DevilConfig:
         ),
         detector=DetectorConfig(
             backbone=SwinConfig(embed=16, depths=(1, 1, 2, 1), heads=(1, 2, 4, 8), window=4),
-            hidden=32, heads=4, encoder_layers=1, decoder_layers=2, ffn=64, queries=16, min_side=64, max_side=256,
+            hidden=64, heads=4, encoder_layers=1, decoder_layers=2, ffn=64, queries=16, min_side=64, max_side=256,
         ),
         tokens=TokenConfig(
             image=ids(IMAGE), box=ids(BOX), query_start=ids(QUERY_START), query_end=ids(QUERY_END), end=ids(TURN_END)

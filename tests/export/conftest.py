@@ -1,0 +1,27 @@
+"""One traced tiny model for all export tests: tracing is what takes long, lowering and writing do not."""
+
+import pytest
+
+from devil.contract import PRECISIONS
+from devil.export.bundle import write_bundle
+from devil.export.graphs import GraphBuilder
+from tests.tiny import tiny_checkpoint, tiny_model
+
+
+@pytest.fixture(scope="session")
+def builder():
+    return GraphBuilder(tiny_model())
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory):
+    return tiny_checkpoint(tmp_path_factory.mktemp("checkpoint"))
+
+
+@pytest.fixture(scope="session")
+def bundles(builder, checkpoint, tmp_path_factory):
+    """Folder of the exported bundle of each precision."""
+    folder = tmp_path_factory.mktemp("bundles")
+    for precision in PRECISIONS:
+        write_bundle(builder, precision, checkpoint / "tokenizer.json", "tiny", folder / precision, lambda _: None)
+    return {precision: folder / precision for precision in PRECISIONS}
