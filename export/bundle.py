@@ -24,15 +24,15 @@ Progress = Callable[[str], None]  # is told what begins
 _TOOLS = ("devil-deploy", "torch", "transformers", "onnx", "onnx-ir", "onnxscript", "onnxruntime")
 
 
-def export(options: ExportOptions, progress: Progress = lambda _: None) -> Manifest:
+def export(options: ExportOptions, progress: Progress = lambda _: None) -> Path:
     """Exports a checkpoint.
 
     Args:
-        options: what to export and where to; the bundle lies at `options.bundle` afterwards.
+        options: what to export and where to.
         progress: is called with a short phrase when a stage begins.
 
     Returns:
-        The bundle's manifest.
+        The bundle's folder.
 
     Raises:
         CheckpointError: the checkpoint is missing, broken, or does not fit the precision.
@@ -50,12 +50,13 @@ def export(options: ExportOptions, progress: Progress = lambda _: None) -> Manif
     tokenizer = options.checkpoint / TOKENIZER
     if not tokenizer.is_file():
         raise CheckpointError(f"{tokenizer} is missing", "copy the checkpoint again")
-    return write_bundle(builder, options.precision, tokenizer, options.model_name, options.bundle, progress)
+    write_bundle(builder, options.precision, tokenizer, options.model_name, options.bundle, progress)
+    return options.bundle
 
 
 def write_bundle(
     builder: GraphBuilder, precision: Precision, tokenizer: Path, name: str, output: Path, progress: Progress
-) -> Manifest:
+) -> None:
     """Writes all of a bundle or nothing; `name` is the model's in the manifest."""
     fidelity = {}
     with atomic_directory(output) as folder:
@@ -70,7 +71,6 @@ def write_bundle(
         versions = {tool: metadata.version(tool) for tool in _TOOLS}
         manifest = Manifest(name, precision, builder.model.devil, files, builder.frame_size, fidelity, versions)
         write_manifest(folder, manifest)
-    return manifest
 
 
 def check_output(path: Path, force: bool) -> None:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from typing import TYPE_CHECKING
 
+from devil.bundle import Manifest, read_manifest
 from devil.command import run_command
 from devil.errors import MissingPackageError
 from devil.export.options import ExportOptions
-
-if TYPE_CHECKING:
-    from devil.bundle import Manifest
 
 _NEEDED = ("torch", "transformers", "safetensors", "onnx", "onnx_ir", "onnxscript", "onnxruntime")
 
@@ -30,10 +27,11 @@ def run(options: ExportOptions) -> dict:
     with Console(stderr=True).status(f"exporting {options.model_name}") as status:
         from devil.export.bundle import export
 
-        manifest = export(options, lambda stage: status.update(f"exporting {options.model_name}: {stage}"))
+        folder = export(options, lambda stage: status.update(f"exporting {options.model_name}: {stage}"))
+    manifest = read_manifest(folder)
     _summarise(options, manifest)
     return {
-        "bundle": str(options.bundle),
+        "bundle": str(folder),
         "model": manifest.model,
         "precision": manifest.precision,
         "bytes": sum(record.bytes for record in manifest.files.values()),

@@ -52,7 +52,8 @@ def test_weights_are_stored_once_in_the_type_that_uses_them():
 
 
 def test_a_weight_used_in_both_types_is_stored_in_both():
-    model = parse("a = Softmax(x) b = Cos(w) c = Mul(a, b) d = Relu(c) y = Add(d, w)", weights="<float[4] w = {1, 2, 3, 4}>")
+    body = "a = Softmax(x) b = Cos(w) c = Mul(a, b) d = Relu(c) y = Add(d, w)"
+    model = parse(body, weights="<float[4] w = {1, 2, 3, 4}>")
     lowered(model)
     assert sorted(value.dtype.name for value in model.graph.initializers.values()) == ["FLOAT", "FLOAT16"]
 
