@@ -1,0 +1,151 @@
+"""`devil-eval`: how well a bundle or a checkpoint grounds, as figures and as a page to look at."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from devil.command import run_command
+from devil.errors import UsageError
+from devil.evaluation.answerers import Answerer, BundleAnswerer, ModelAnswerer
+from devil.evaluation.asking import ask_all, run_values
+from devil.evaluation.datasets import SYNTHETIC, Dataset, Progress, load_dataset
+from devil.evaluation.report import report_page
+from devil.evaluation.samples import SampleLog
+from devil.evaluation.summary import summarise
+from devil.files import write_text
+
+METRICS, REPORT = "metrics.json", "report.html"
+
+
+@dataclass(frozen=True)
+class EvalOptions:
+    """Asks a model about every clip of a data set and scores its answers against the truth.
+
+    A run that was stopped continues where it was when the same command is given again.
+    """
+
+    dataset: str = SYNTHETIC
+    """synthetic (200 held-out clips), hc_stvg_v1, hc_stvg_v2, vidstg, charades_sta, activitynet, or a file of chat
+    records."""
+    bundle: Path | None = None
+    """Folder that devil-export wrote. By default the reference checkpoint is exported once into the user's cache."""
+    model: Path | None = None
+    """Checkpoint folder to evaluate in PyTorch instead."""
+    root: Path | None = None
+    """Folder of the data set's videos (and of its published annotations); a chat-record file's own by default."""
+    annotations: Path | None = None
+    """Annotations of a published data set that lie elsewhere or are of another split than its test split."""
+    control: bool = False
+    """Ask each synthetic clip about another object: does the box follow the sentence?"""
+    limit: int | None = None
+    """Only the first so many questions."""
+    output: Path | None = None
+    """Folder for samples.jsonl, metrics.json and report.html; eval-DATASET-MODEL-PRECISION by default."""
+    threads: int = 0
+    """CPU threads of a bundle's engine; 0 takes all cores."""
+    force: bool = False
+    """Start anew, whatever evaluation lies in the output folder."""
+    json: bool = False
+    """Print the figures as one JSON line at the end of stdout."""
+    debug: bool = False
+    """Show tracebacks."""
+
+
+def evaluate(options: EvalOptions) -> dict[str, Any]:
+    """Does what `devil-eval` does; the figures as JSON values (docs/evaluation.md)."""
+    if options.bundle and options.model:
+        raise UsageError("a bundle and a checkpoint were named", "give --bundle or --model")
+    if options.limit is not None and options.limit < 1:
+        raise UsageError(f"--limit is {options.limit}", "give at least 1, or leave it out")
+    from devil.runtime.reference_bundle import cache_folder
+
+    with _Progress() as progress:
+        dataset = load_dataset(
+            options.dataset, options.root, options.annotations, options.control, cache_folder(), progress
+        )
+        answerer = _answerer(options, progress)
+        run = run_values(answerer, dataset)
+        folder = options.output or Path(_default_folder(answerer, dataset))
+        asked = ask_all(dataset, answerer, SampleLog(folder, run, options.force), options.limit, progress)
+        progress("drawing", 0, 1)
+        values = summarise(dataset, asked) | {"run": run}
+        write_text(folder / METRICS, json.dumps(values, indent=1) + "\n")
+        title = "{model} ({precision}, {engine})".format_map(answerer.identity) + f" on {dataset.name}"
+        write_text(folder / REPORT, report_page(title, values, asked, dataset.is_temporal))
+    _summarise(title, values, folder)
+    return values
+
+
+def main(args: list[str] | None = None) -> int:
+    return run_command(EvalOptions, evaluate, "devil-eval", args)
+
+
+def _answerer(options: EvalOptions, progress: Progress) -> Answerer:
+    if options.model:
+        progress("loading the model", 0, 1)
+        return ModelAnswerer(options.model)
+    from devil.runtime.reference_bundle import reference_bundle
+
+    bundle = options.bundle or reference_bundle(progress)
+    progress("opening the bundle", 0, 1)
+    return BundleAnswerer(bundle, options.threads)
+
+
+def _default_folder(answerer: Answerer, dataset: Dataset) -> str:
+    words = "eval", Path(dataset.name).stem, *(answerer.identity[key] for key in ("model", "precision", "engine"))
+    return "-".join("-".join(words).split()).lower()
+
+
+def _summarise(title: str, values: Mapping[str, Any], folder: Path) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("", "value", "95 % interval", "baseline", box=None)
+    for name, value in values["metrics"].items():
+        table.add_row(name, *_cells(value, values["intervals"][name]), *_cells(values["baseline"][name]))
+    if "control" in values:
+        control = values["control"]
+        table.add_row(f"box follows the sentence ({control['judged']} judged)", *_cells(*list(control.values())[:2]))
+    console = Console(file=sys.stdout, soft_wrap=True, highlight=False)
+    console.print(f"{title}: {values['samples']} sentences", markup=False)
+    console.print(table)
+    for reason, count in values["skipped"].items():
+        console.print(f"left out  {count} × {reason}", markup=False)
+    console.print(f"written   {folder / REPORT}", markup=False)
+
+
+def _cells(value: float | None, interval: list[float] | None = None) -> tuple[str, ...]:
+    shown = "" if value is None else f"{value:.3f}"
+    return (shown, f"{interval[0]:.3f} to {interval[1]:.3f}") if interval else (shown,)
+
+
+class _Progress:
+    """A bar on stderr where it is a terminal; nothing where it is not."""
+
+    def __enter__(self) -> _Progress:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("{task.description:24}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        console = Console(stderr=True)
+        self._bars = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self._bars.start()
+        self._tasks: dict[str, Any] = {}
+        return self
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        if stage not in self._tasks:
+            self._tasks[stage] = self._bars.add_task(stage, total=total)
+        self._bars.update(self._tasks[stage], completed=done, total=total)
+
+    def __exit__(self, *_error: object) -> None:
+        self._bars.stop()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,84 @@
+"""devil-eval on a small random model: bundle and checkpoint answer alike, and the figures come out as promised."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from devil.evaluation.cli import METRICS, REPORT, EvalOptions, evaluate, main
+from devil.evaluation.samples import SAMPLES, read_samples
+from devil.metrics import METRICS as NAMES
+from devil.metrics import box_iou
+
+
+@pytest.fixture(scope="module")
+def evaluated(annotations, bundle, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("eval") / "bundle"
+    return folder, evaluate(EvalOptions(dataset=str(annotations), bundle=bundle, output=folder, threads=1))
+
+
+def test_json_has_the_promised_shape(annotations, bundle, evaluated, capsys):
+    folder, values = evaluated
+    args = ["--dataset", str(annotations), "--bundle", str(bundle), "--output", str(folder), "--threads", "1", "--json"]
+    assert main(args) == 0  # nothing left to ask
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert told == values == json.loads((folder / METRICS).read_text())
+    assert set(told["metrics"]) == {*NAMES, "box_iou"}
+    assert set(told["metrics"]) == set(told["intervals"]) == set(told["baseline"])
+    assert told["samples"] == 4
+    assert all(set(row) == {*told["metrics"], "samples"} for row in told["by_type"].values())
+    assert all(0 <= value <= 1 for value in told["metrics"].values())
+    assert (folder / REPORT).read_text().startswith("<!doctype html>")
+
+
+def test_checkpoint_and_bundle_answer_alike(annotations, checkpoint, evaluated, tmp_path):
+    folder, values = evaluated
+    twin = evaluate(EvalOptions(dataset=str(annotations), model=checkpoint, output=tmp_path / "model"))
+    one, two = read_samples(folder), read_samples(tmp_path / "model")
+    assert [asked.text for asked in one.values()] == [asked.text for asked in two.values()]
+    assert all(asked.sample.span == (0.4, 1.0) for asked in one.values())
+    for index in one:
+        overlap = box_iou(one[index].sample.boxes, two[index].sample.boxes)
+        assert overlap.min() > 0.99  # fp32 both, another order of sums
+    assert twin["metrics"]["m_tIoU"] == values["metrics"]["m_tIoU"]
+    assert twin["run"]["model"]["engine"] == "PyTorch"
+
+
+def test_another_model_in_the_folder_is_refused_with_one_line(annotations, checkpoint, evaluated, capsys):
+    folder, _ = evaluated
+    before = (folder / SAMPLES).read_text()
+    assert main(["--dataset", str(annotations), "--model", str(checkpoint), "--output", str(folder)]) == 1
+    error = capsys.readouterr().err.strip()
+    assert error.count("\n") == 0
+    assert "holds the evaluation of another model" in error
+    assert (folder / SAMPLES).read_text() == before
+
+
+@pytest.mark.parametrize(
+    "args", [["--limit", "0"], ["--bundle", "a", "--model", "b"], ["--dataset", "nonsense"], ["--dataset", "vidstg"]]
+)
+def test_usage_errors_exit_with_two(args):
+    assert main(args) == 2
+
+
+def test_a_bundle_is_evaluated_without_pytorch(annotations, bundle, tmp_path):
+    code = """
+import sys
+for name in ("torch", "transformers", "onnx"):
+    sys.modules[name] = None
+from devil.evaluation.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+    args = ["--dataset", annotations, "--bundle", bundle, "--output", tmp_path / "run", "--limit", "1", "--debug"]
+    subprocess.run([sys.executable, "-c", code, *map(str, args)], check=True, cwd="/")
+    assert len(read_samples(tmp_path / "run")) == 1
+
+
+def test_a_checkpoint_without_pytorch_says_what_to_install(checkpoint, monkeypatch, annotations, tmp_path, capsys):
+    import importlib.util
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    args = ["--dataset", str(annotations), "--model", str(checkpoint), "--output", str(tmp_path / "run")]
+    assert main(args) == 1
+    assert "pip install 'devil-deploy[model]'" in capsys.readouterr().err

@@ -1,0 +1,97 @@
+"""The folder of an evaluation survives being killed, and never mixes two runs."""
+
+import json
+
+import numpy as np
+import pytest
+
+from devil.errors import OutputError
+from devil.evaluation.asking import ask_all, run_values
+from devil.evaluation.datasets import Dataset
+from devil.evaluation.samples import RUN, SAMPLES, Asked, SampleLog, read_samples
+from devil.metrics import Sample
+
+RUN_OF = {"model": {"name": "a"}, "dataset": {"name": "b"}}
+
+
+def quiet(*_):
+    pass
+
+
+def lines(folder):
+    return (folder / SAMPLES).read_text().splitlines()
+
+
+def asked(index):
+    boxes = np.array([[0.1, 0.2, 0.3, 0.4], [np.nan] * 4])
+    sample = Sample(np.array([0.0, 1 / 3]), (0.0, 0.3), boxes, (0.1, 0.2), boxes[::-1], "life")
+    return Asked(index, "a.mp4", "the dog", "life", "declarative", "", "from 0.1 to 0.2", (0, 7), sample)
+
+
+def test_a_line_reads_back_as_it_was_written(tmp_path):
+    log = SampleLog(tmp_path / "run", RUN_OF)
+    rivals = np.stack([asked(0).sample.boxes] * 2)
+    written = [
+        asked(0),
+        Asked(1, "b.mp4", "x", problem="video unreadable: b"),
+        Asked(**vars(asked(2)) | {"rivals": rivals}),
+    ]
+    for one in written:
+        log.add(one)
+    found = read_samples(log.folder)
+    assert [one.to_json() for one in found.values()] == [one.to_json() for one in written]
+    np.testing.assert_allclose(found[0].sample.boxes, asked(0).sample.boxes)
+    np.testing.assert_allclose(found[2].rivals, rivals)
+
+
+def test_a_killed_run_asks_only_what_is_missing(oracle, records, tmp_path):
+    dataset = Dataset("test", "digest", tuple(records), ())
+    run = run_values(oracle, dataset)
+    folder = tmp_path / "run"
+    ask_all(dataset, oracle, SampleLog(folder, run), 3, quiet)
+    text = (folder / SAMPLES).read_text()
+    (folder / SAMPLES).write_text(text[:-40])  # killed in the middle of the third line
+    oracle.asked.clear()
+    found = ask_all(dataset, oracle, SampleLog(folder, run), None, quiet)
+    assert oracle.asked == [record.sentence for record in records[2:]]
+    assert [one.index for one in found] == list(range(len(records)))
+    assert [json.loads(line)["index"] for line in lines(folder)] == list(range(len(records)))
+    oracle.asked.clear()
+    assert len(ask_all(dataset, oracle, SampleLog(folder, run), 2, quiet)) == 2
+    assert oracle.asked == []
+
+
+def test_an_interrupt_leaves_whole_lines(oracle, records, tmp_path):
+    dataset = Dataset("test", "digest", tuple(records), ())
+
+    def interrupt(_stage, done, _total):
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ask_all(dataset, oracle, SampleLog(tmp_path / "run", RUN_OF), None, interrupt)
+    assert [json.loads(line)["index"] for line in lines(tmp_path / "run")] == [0, 1]
+
+
+@pytest.mark.parametrize("key", ["model", "dataset"])
+def test_another_run_in_the_same_folder_is_refused(tmp_path, key):
+    SampleLog(tmp_path / "run", RUN_OF).add(asked(0))
+    other = RUN_OF | {key: {"name": "c"}}
+    with pytest.raises(OutputError, match=f"another {key}: .*--force"):
+        SampleLog(tmp_path / "run", other)
+    assert len(lines(tmp_path / "run")) == 1
+    assert SampleLog(tmp_path / "run", other, force=True).asked == {}
+    assert json.loads((tmp_path / "run" / RUN).read_text()) == other
+    assert lines(tmp_path / "run") == []
+
+
+def test_foreign_folders_and_files_are_refused(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    for force in (False, True):
+        with pytest.raises(OutputError, match="something else"):
+            SampleLog(tmp_path, RUN_OF, force)
+        with pytest.raises(OutputError, match="is a file"):
+            SampleLog(tmp_path / "notes.txt", RUN_OF, force)
+    with pytest.raises(OutputError, match="no evaluation"):
+        read_samples(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
