@@ -48,6 +48,9 @@ std::string check_ranges(int64_t batch, int64_t tokens, int64_t queries, int64_t
   if (tokens > 0 && heads > 0 && head_size > 0 && head_size / kGroup * heads > kMaxInt / tokens) {
     return outside("tokens * heads * head size", "below 2^34 per frame", tokens);
   }
+  if (queries > 0 && heads > 0 && queries > kMaxInt / heads) {
+    return outside("queries * heads", "below 2^31 per frame", queries);
+  }
   return {};
 }
 

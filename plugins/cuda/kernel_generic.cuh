@@ -33,22 +33,23 @@ __global__ void __launch_bounds__(kGenericThreads)
   __shared__ LevelTable table;
   fill(&table, sizes, shapes);
 
-  const int parts = sizes.head_size / kElements;
-  const int64_t pairs_per_frame = static_cast<int64_t>(sizes.queries) * sizes.heads;
-  const int64_t index = static_cast<int64_t>(blockIdx.x) * kGenericThreads + threadIdx.x;
-  if (index >= pairs_per_frame * parts) return;
-  const int64_t in_frame = index / parts, token_step = static_cast<int64_t>(sizes.heads) * sizes.head_size;
-  const int64_t channel = in_frame % sizes.heads * sizes.head_size + index % parts * kElements;
+  const uint32_t parts = static_cast<uint32_t>(sizes.head_size / kElements), heads = static_cast<uint32_t>(sizes.heads);
+  const uint32_t pairs_per_frame = static_cast<uint32_t>(sizes.queries) * heads;
+  const uint64_t index = static_cast<uint64_t>(blockIdx.x) * kGenericThreads + threadIdx.x;
+  if (index >= static_cast<uint64_t>(pairs_per_frame) * parts) return;
+  const uint32_t in_frame = static_cast<uint32_t>(index / parts), part = static_cast<uint32_t>(index % parts);
+  const int64_t token_step = static_cast<int64_t>(sizes.heads) * sizes.head_size;
+  const int64_t channel = static_cast<int64_t>(in_frame % heads) * sizes.head_size + part * kElements;
 
   for (int64_t frame = blockIdx.y; frame < sizes.batch; frame += gridDim.y) {
-    const int64_t pair = frame * pairs_per_frame + in_frame;
+    const int64_t pair = frame * pairs_per_frame + in_frame, row = frame * sizes.queries + in_frame / heads;
     const Value* base = value + frame * sizes.tokens * token_step + channel;
     float peak = 0.0f, scale = 1.0f, sums[kElements] = {};
     if (Source::kSoftmax) softmax_of_pair(source, pair * sizes.samples, sizes.samples, &peak, &scale);
     for (int sample = 0; sample < sizes.samples; ++sample) {
       const int at = table.level_of[sample];
       const Level level = table.levels[at];
-      const Pixel pixel = source.pixel(sizes, pair, sample, at, level);
+      const Pixel pixel = source.pixel(sizes, pair * sizes.samples + sample, row, at, level);
       const Footprint<float> f = footprint(pixel.x, pixel.y, level.height, level.width);
       if (f.inside == 0) continue;
       float attention = source.weight(pair * sizes.samples + sample);
@@ -59,7 +60,7 @@ __global__ void __launch_bounds__(kGenericThreads)
         add_row(base + corner_token(f, corner, level.start, level.width) * token_step, attention * corner_weight(f, corner), sums);
       }
     }
-    reinterpret_cast<uint4*>(output)[pair * parts + index % parts] = Blend<Value>::pack(sums);
+    reinterpret_cast<uint4*>(output)[pair * parts + part] = Blend<Value>::pack(sums);
   }
 }
 

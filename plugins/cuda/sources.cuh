@@ -38,7 +38,7 @@ struct Pixel {
   float y;
 };
 
-// `pair` counts (frame, query, head), `sample` within the pair.
+// `at` counts samples over the whole call, `row` counts (frame, query), `index` is the level.
 template <typename Value>
 struct Located {
   static constexpr bool kSoftmax = false;
@@ -46,11 +46,11 @@ struct Located {
   const void* weights;
   bool wide;  // weights are fp32, else of the value's type
 
-  __device__ __forceinline__ float weight(int64_t index) const {
-    return wide ? static_cast<const float*>(weights)[index] : to_float(static_cast<const Value*>(weights)[index]);
+  __device__ __forceinline__ float weight(int64_t at) const {
+    return wide ? static_cast<const float*>(weights)[at] : to_float(static_cast<const Value*>(weights)[at]);
   }
-  __device__ __forceinline__ Pixel pixel(const Sizes& sizes, int64_t pair, int sample, int, Level level) const {
-    const float2 location = locations[pair * sizes.samples + sample];
+  __device__ __forceinline__ Pixel pixel(const Sizes&, int64_t at, int64_t, int, Level level) const {
+    const float2 location = locations[at];
     return {to_pixel(location.x, level.width), to_pixel(location.y, level.height)};
   }
 };
@@ -64,18 +64,19 @@ struct Fused {
   bool boxes;
   bool wide;  // offsets and logits are fp32, else of the value's type
 
-  __device__ __forceinline__ float weight(int64_t index) const {
-    return wide ? static_cast<const float*>(logits)[index] : to_float(static_cast<const Value*>(logits)[index]);
+  __device__ __forceinline__ float weight(int64_t at) const {
+    return wide ? static_cast<const float*>(logits)[at] : to_float(static_cast<const Value*>(logits)[at]);
   }
-  __device__ __forceinline__ float offset(int64_t index) const {
-    return wide ? static_cast<const float*>(offsets)[index] : to_float(static_cast<const Value*>(offsets)[index]);
+  __device__ __forceinline__ float offset(int64_t at) const {
+    return wide ? static_cast<const float*>(offsets)[at] : to_float(static_cast<const Value*>(offsets)[at]);
   }
   // In pixels at once: a point's offset is in pixels already, a box's in half box sizes per point.
-  __device__ __forceinline__ Pixel pixel(const Sizes& sizes, int64_t pair, int sample, int index, Level level) const {
-    const int64_t at = 2 * (pair * sizes.samples + sample), anchor = pair / sizes.heads * sizes.levels + index;
-    const float dx = offset(at), dy = offset(at + 1);
+  __device__ __forceinline__ Pixel pixel(const Sizes& sizes, int64_t at, int64_t row, int index, Level level) const {
+    const int64_t anchor = row * sizes.levels + index;
+    const float dx = offset(2 * at), dy = offset(2 * at + 1);
     if (!boxes) {
-      return {to_pixel(reference[2 * anchor], level.width) + dx, to_pixel(reference[2 * anchor + 1], level.height) + dy};
+      const float2 point = reinterpret_cast<const float2*>(reference)[anchor];
+      return {to_pixel(point.x, level.width) + dx, to_pixel(point.y, level.height) + dy};
     }
     const float4 box = reinterpret_cast<const float4*>(reference)[anchor];
     const float scale = 0.5f / static_cast<float>(sizes.points);
