@@ -91,22 +91,30 @@ struct LevelTable {
 };
 
 // Fills the table; all threads of the block must call it. A level that is empty, too large or past the tokens gets
-// no pixels, so that nothing is read out of bounds whatever the shapes say.
+// no pixels, and so do those after it: nothing is read out of bounds whatever the shapes say.
 __device__ __forceinline__ void fill(LevelTable* table, const Sizes& sizes, const LevelShapes& shapes) {
-  for (int sample = threadIdx.x; sample < sizes.samples; sample += blockDim.x) {
+  const int thread = threadIdx.x;
+  for (int sample = thread; sample < sizes.samples; sample += blockDim.x) {
     table->level_of[sample] = static_cast<uint8_t>(sample / sizes.points);
   }
-  if (threadIdx.x == 0) {
-    int64_t start = 0;
-    for (int level = 0; level < sizes.levels; ++level) {
-      const int64_t height = shapes.device ? shapes.device[2 * level] : shapes.height[level];
-      const int64_t width = shapes.device ? shapes.device[2 * level + 1] : shapes.width[level];
-      const bool valid = height > 0 && width > 0 && height <= kMaxExtent && width <= kMaxExtent && start >= 0 &&
-                         height * width <= sizes.tokens - start;
-      table->levels[level] = valid ? Level{static_cast<int32_t>(height), static_cast<int32_t>(width), static_cast<uint32_t>(start)}
-                                   : Level{0, 0, 0};
-      start = valid ? start + height * width : -1;
-    }
+  if (thread < sizes.levels) {
+    const int64_t height = shapes.device ? shapes.device[2 * thread] : shapes.height[thread];
+    const int64_t width = shapes.device ? shapes.device[2 * thread + 1] : shapes.width[thread];
+    const bool sane = height > 0 && width > 0 && height <= kMaxExtent && width <= kMaxExtent;
+    table->levels[thread] = sane ? Level{static_cast<int32_t>(height), static_cast<int32_t>(width), 0} : Level{0, 0, 0};
+  }
+  __syncthreads();
+  int64_t start = 0;
+  bool valid = true;
+  for (int level = 0; level <= thread && thread < sizes.levels; ++level) {
+    const int64_t tokens = static_cast<int64_t>(table->levels[level].height) * table->levels[level].width;
+    valid = valid && tokens > 0 && tokens <= sizes.tokens - start;
+    if (level < thread && valid) start += tokens;
+  }
+  __syncthreads();
+  if (thread < sizes.levels) {
+    table->levels[thread].start = static_cast<uint32_t>(start);
+    if (!valid) table->levels[thread] = Level{0, 0, 0};
   }
   __syncthreads();
 }
