@@ -23,7 +23,7 @@ class Row:
         contender: what it is compared with; empty for an absolute figure.
         ours, theirs: the two measurements; theirs is None for an absolute figure.
         unit: of both.
-        ratio: theirs / ours for times (above 1: ours is faster); None for an absolute figure.
+        ratio: theirs / ours for times (above 1: ours is faster); None for other figures.
         goal: what was to be reached, in words.
         met: whether it was; None where no goal was set.
     """
@@ -78,7 +78,8 @@ def report(name: str, rows: list[Row], as_json: bool) -> None:
     """Prints a table, and with `as_json` the document as the last line."""
     lines = [f"{name}: {_processor()}"]
     for row in rows:
-        against = f"  {row.theirs:.4g} {row.contender}  {row.ratio:.2f}×" if row.theirs is not None else ""
+        against = f"  {row.theirs:.4g} {row.contender}" if row.theirs is not None else ""
+        against += f"  {row.ratio:.2f}×" if row.ratio is not None else ""
         verdict = {None: "", True: "  met", False: "  MISSED"}[row.met]
         goal = f"  (goal {row.goal}{verdict})" if row.goal else ""
         lines.append(f"  {row.case:58} {row.ours:10.4g} {row.unit}{against}{goal}")

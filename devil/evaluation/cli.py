@@ -24,10 +24,7 @@ METRICS, REPORT = "metrics.json", "report.html"
 
 @dataclass(frozen=True)
 class EvalOptions:
-    """Asks a model about every clip of a data set and scores its answers against the truth.
-
-    A run that was stopped continues where it was when the same command is given again.
-    """
+    """Asks a model about every clip of a data set and scores its answers against the truth."""
 
     dataset: str = SYNTHETIC
     """synthetic (200 held-out clips), hc_stvg_v1, hc_stvg_v2, vidstg, charades_sta, activitynet, or a file of chat
@@ -45,7 +42,8 @@ class EvalOptions:
     limit: int | None = None
     """Only the first so many questions."""
     output: Path | None = None
-    """Folder for samples.jsonl, metrics.json and report.html; eval-DATASET-MODEL-PRECISION by default."""
+    """Folder for samples.jsonl, metrics.json and report.html; eval-DATASET-MODEL-PRECISION-ENGINE by default. A stopped
+    run continues there when the same command is given again."""
     threads: int = 0
     """CPU threads of a bundle's engine; 0 takes all cores."""
     force: bool = False

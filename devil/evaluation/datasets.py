@@ -96,7 +96,8 @@ def load_dataset(
     if not cases:
         reason = problems[0].reason if problems else "it is empty"
         raise AnnotationError(f"{path} has no record that can be used ({reason})", "check --root and the file")
-    return Dataset(f"{name} control" if control else name, sha256(path), tuple(cases), tuple(problems), control)
+    shown = name if name in NAMES else path.name
+    return Dataset(f"{shown} control" if control else shown, sha256(path), tuple(cases), tuple(problems), control)
 
 
 def held_out_split(cache: Path, progress: Progress, count: int = CLIPS) -> Path:

@@ -123,14 +123,14 @@ def _clip(asked: Asked) -> str:
 
 
 def _timeline(asked: Asked) -> str:
-    """The two spans under the strip, and marks at the frames it shows."""
+    """The two spans under the strip; first and last moment lie under the middles of its first and last frame."""
     sample = asked.sample
-    length = sample.times[-1]
+    length, columns = sample.times[-1], len(shown_rows(len(sample.times)))
     if length <= 0:
         return ""
 
     def across(time: float) -> float:
-        return round(1000 * float(np.clip(time / length, 0, 1)), 1)
+        return round(1000 * (float(np.clip(time / length, 0, 1)) * (columns - 1) + 0.5) / columns, 1)
 
     bars = []
     for top, colour, span in ((3, TRUE, sample.true_span), (12, TOLD, sample.span)):
@@ -139,7 +139,7 @@ def _timeline(asked: Asked) -> str:
             start, end = sorted(across(time) for time in span)
             bars.append(f'<rect x={start} y={top} width={max(end - start, 3)} height=6 fill="{colour}"/>')
     marks = [
-        f'<rect x={min(across(sample.times[row]), 999)} y=0 width=1 height=21 fill="#8e8e93"/>'
+        f'<rect x={across(sample.times[row])} y=0 width=1 height=21 fill="#8e8e93"/>'
         for row in shown_rows(len(sample.times))
     ]
     return f'<svg viewBox="0 0 1000 21" role=img aria-label="spans">{"".join(bars + marks)}</svg>'
