@@ -93,6 +93,7 @@ def run(options: TrainOptions) -> dict[str, Any]:
         raise AnnotationError(f"none of the {len(problems)} records of {options.data} can be used", str(problems[:1]))
     folder = options.output.with_name(options.output.name + "-run")
     accelerator = Accelerator(
+        cpu=not torch.cuda.is_available(),
         mixed_precision="no" if options.precision == "fp32" else options.precision,
         log_with="tensorboard" if options.tensorboard else None,
         project_dir=folder,

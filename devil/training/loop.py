@@ -78,7 +78,7 @@ def train(
         draw: the batch of a number; numbers run through steps, accumulation and processes.
         folder: gets `log.jsonl` and the state to resume from.
     """
-    accelerator = accelerator or Accelerator()
+    accelerator = accelerator or Accelerator(cpu=not torch.cuda.is_available())
     chosen = {id(parameter) for group in groups for parameter in group["params"]}
     for parameter in objective.parameters():
         parameter.requires_grad_(id(parameter) in chosen)
@@ -113,26 +113,25 @@ class Meter:
     def __init__(self, path: Path, accelerator: Accelerator):
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path, self._accelerator = path, accelerator
-        self._sums: dict[str, Tensor] = {}
-        self._count, self._since = 0, time.perf_counter()
+        self._values: dict[str, list[Tensor]] = {}
+        self._since = time.perf_counter()
 
     def add(self, losses: dict[str, Tensor]) -> None:
-        self._count += 1
         for name, value in losses.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value.detach().float()
+            self._values.setdefault(name, []).append(value.detach().float())
 
     def write(self, step: int) -> None:
         now = time.perf_counter()
         means = {
-            name: round(float(self._accelerator.reduce(total, "mean")) / self._count, 6)
-            for name, total in self._sums.items()
+            name: round(float(self._accelerator.reduce(torch.stack(values).mean(), "mean")), 6)
+            for name, values in self._values.items()
         }
         self._accelerator.log(means, step=step)
         if self._accelerator.is_main_process:
             line = {"step": step, "seconds": round(now - self._since, 1), **means}
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
-        self._sums, self._count, self._since = {}, 0, now
+        self._values, self._since = {}, now
 
 
 def _save(objective: nn.Module, optimizer: torch.optim.Optimizer, step: int, folder: Path) -> None:

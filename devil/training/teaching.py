@@ -34,11 +34,9 @@ from devil.training.language import (
 from devil.training.packing import Packed, collate, pack_video
 from devil.training.samples import ClipSample, clip_sample, draw_shape, sample_of
 
-START, END, RST = (
-    0,
-    2,
-    4,
-)  # answer tokens of `It happens from`, t0, `to`, t1, `seconds.`, [BOX]: what is predicted from each
+# An answer is `It happens from`, t0, `to`, t1, `seconds.`, [BOX], end. Counted from the place before it, which predicts
+# its first token, t0 is predicted from place 1, t1 from place 3 and [BOX] from place 5.
+START, END, RST = 1, 3, 5
 ANSWER_LENGTH = 7
 
 

@@ -1,0 +1,150 @@
+"""The loop: schedules, resuming, accumulation, two processes."""
+
+import json
+import math
+import os
+import socket
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from devil.errors import CheckpointError
+from devil.training.loop import LOG, LoopConfig, learning_rate, load_trained, permuted, train
+
+
+class Curve(nn.Module):
+    """A small regression whose batches differ."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1))
+
+    def forward(self, batch):
+        inputs, noise = batch, torch.rand(())
+        loss = (self.layers(inputs) - inputs.sum(1, keepdim=True) - noise).square().mean()
+        return {"loss": loss, "noise": noise}
+
+
+def draw(number):
+    return torch.randn(4, 3, generator=torch.Generator().manual_seed(number))
+
+
+def run(folder, steps=7, stop=None, **changes):
+    objective = Curve()
+    groups = [{"params": list(objective.parameters()), "lr": 1e-2}]
+    config = LoopConfig(**({"steps": steps, "save_every": 3, "log_every": 1} | changes))
+
+    def drawn(number):
+        if number == stop:
+            raise KeyboardInterrupt
+        return draw(number)
+
+    train(objective, groups, drawn, config, folder)
+    return objective, lines(folder)
+
+
+def lines(folder):
+    return [json.loads(line) for line in (folder / LOG).read_text().splitlines()]
+
+
+def losses(log):
+    return {line["step"]: (line["loss"], line["noise"]) for line in log}
+
+
+def test_a_killed_run_resumes_to_the_same_losses_and_weights(tmp_path):
+    whole, log = run(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "killed", stop=5)
+    resumed, _ = run(tmp_path / "killed")
+    assert losses(lines(tmp_path / "killed")) == losses(log)
+    for one, two in zip(whole.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(one, two)
+
+
+def test_one_seed_gives_one_run_and_another_seed_another(tmp_path):
+    _, one = run(tmp_path / "one")
+    _, two = run(tmp_path / "two")
+    _, other = run(tmp_path / "other", seed=1)
+    assert losses(one) == losses(two)
+    assert losses(one)[1][1] != losses(other)[1][1]
+
+
+def test_accumulated_batches_average_their_gradients(tmp_path):
+    objective = Curve()
+    objective.forward = lambda batch: {"loss": (objective.layers(batch) - batch.sum(1, keepdim=True)).square().mean()}
+    groups = [{"params": list(objective.parameters()), "lr": 1e-2}]
+    before = [parameter.clone() for parameter in objective.parameters()]
+    train(objective, groups, draw, LoopConfig(1, accumulate=2, clip=math.inf), tmp_path)
+
+    expected = Curve()
+    together = torch.cat([draw(0), draw(1)])
+    (expected.layers(together) - together.sum(1, keepdim=True)).square().mean().backward()
+    for start, parameter, other in zip(before, objective.parameters(), expected.parameters(), strict=True):
+        step = -1e-2 * other.grad / (other.grad.abs() + 1e-8)  # AdamW's first step
+        torch.testing.assert_close(parameter, start + step, rtol=1e-4, atol=1e-5)
+
+
+def test_two_processes_give_the_losses_and_weights_of_one(tmp_path):
+    script = tmp_path / "run.py"
+    script.write_text(
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parents[2])!r})\n"
+        "import importlib.util, pathlib\n"
+        f"spec = importlib.util.spec_from_file_location('loops', {__file__!r})\n"
+        "loops = importlib.util.module_from_spec(spec); spec.loader.exec_module(loops)\n"
+        "import torch\n"
+        f"objective, _ = loops.run(pathlib.Path({str(tmp_path / 'two')!r}), steps=3)\n"
+        f"torch.save(objective.state_dict(), {str(tmp_path / 'two.pt')!r})\n"
+    )
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    shared = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
+    workers = [
+        subprocess.Popen(
+            [sys.executable, str(script)],
+            env=shared | {"RANK": rank, "LOCAL_RANK": rank},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in "01"
+    ]
+    try:
+        for worker in workers:
+            _, said = worker.communicate(timeout=240)
+            assert worker.returncode == 0, said[-2000:]
+    finally:
+        for worker in workers:
+            worker.kill()
+    single, log = run(tmp_path / "one", steps=3, accumulate=2)
+    both = lines(tmp_path / "two")
+    for one, two in zip(log, both, strict=True):
+        assert one["loss"] == pytest.approx(two["loss"], rel=1e-5)
+    for name, value in torch.load(tmp_path / "two.pt", weights_only=True).items():
+        torch.testing.assert_close(single.state_dict()[name], value, rtol=1e-5, atol=1e-6)
+
+
+def test_the_schedule_warms_up_and_falls_along_a_cosine():
+    config = LoopConfig(100, warmup=0.1, floor=0.2)
+    rates = [learning_rate(step, config) for step in range(100)]
+    assert rates[:10] == pytest.approx([0.1 * (step + 1) for step in range(10)])
+    assert rates[10] == 1
+    assert rates[55] == pytest.approx(0.2 + 0.8 * 0.5)
+    assert all(a >= b for a, b in pairwise(rates[10:]))
+    assert 0.2 <= rates[-1] < 0.21
+
+
+def test_every_epoch_draws_every_sample_once_in_a_new_order():
+    epochs = [[permuted(epoch * 5 + place, 5, seed=3) for place in range(5)] for epoch in range(8)]
+    assert all(sorted(epoch) == list(range(5)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) > 1
+
+
+def test_a_state_of_another_model_is_refused():
+    with pytest.raises(CheckpointError, match="do not fit"):
+        load_trained(nn.Linear(3, 3), {"weight": torch.zeros(2, 3)})
