@@ -48,7 +48,7 @@ def traced_frames(config: DevilConfig, frame_size: tuple[int, int] | None = None
 
     They are so large that no level and no number of windows is 1 anywhere: the tracer takes a 1 for a fixed size.
     """
-    side = 32 * config.detector.backbone.window
+    side = max(32 * config.detector.backbone.window, config.detector.min_side)
     height, width = frame_size or (side + 33, side + 70)
     return Frames(np.zeros((2, height, width, 3), np.uint8), np.zeros(config.language.hidden, np.float32))
 

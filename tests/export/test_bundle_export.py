@@ -1,5 +1,6 @@
 """Bundles of a small random model: what is in them, how they run, and what refuses to be written."""
 
+import importlib.util
 import json
 import shutil
 
@@ -175,6 +176,22 @@ def test_command_says_one_line_for_a_wrong_folder(tmp_path, capsys):
     assert error.splitlines()[-1].startswith("devil-export: ")
     assert "nowhere is not a folder" in error
     assert "Traceback" not in error
+
+
+def test_command_names_a_missing_package(monkeypatch, capsys):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnxscript" else found(name))
+    assert main([]) == 1
+    assert capsys.readouterr().err.strip() == (
+        "devil-export: exporting needs onnxscript, which is not installed: pip install 'devil-deploy[export]'"
+    )
+
+
+def test_command_refuses_an_unknown_precision(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--precision", "fp12"])
+    assert stop.value.code == 2
+    assert "fp12" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("stand_ins")
