@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import signal
@@ -31,7 +32,8 @@ def run_command(
     import tyro
 
     signal.signal(signal.SIGTERM, _interrupt)
-    parsed = tyro.cli(options, prog=prog, args=args, description=options.__doc__)
+    one_flag = (tyro.conf.FlagCreatePairsOff,)  # --force without a --no-force beside it
+    parsed = tyro.cli(options, prog=prog, args=args, description=inspect.getdoc(options), config=one_flag)
     try:
         _print(work(parsed), parsed)
     except KeyboardInterrupt:

@@ -22,13 +22,13 @@ class ExportOptions:
     Without arguments it exports the reference checkpoint that ships in the package.
     """
 
-    model: Path | None = None
+    model: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Checkpoint folder in the Hugging Face format. By default the shipped devil-tiny."""
 
     precision: Precision = "fp32"
     """Floating type of the graphs. fp32 is exact, fp16 is for GPUs and half the size, bf16 is for recent GPUs."""
 
-    output: Path | None = None
+    output: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Folder to write. By default <model name>-<precision> in the current folder."""
 
     frame_size: Annotated[str | None, tyro.conf.arg(metavar="HxW")] = None
