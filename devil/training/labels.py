@@ -19,8 +19,8 @@ class TokenLabels:
         owner: int64 [T, G], index of the owned shape, or -1.
         colour, shape, size: int64 [T, G], indices, or -1.
         offset: float32 [T, G, 4], the shape's centre within the cell (0–1) and its width and height in cells.
-        pale, moved, new: bool [T, G], whether the owned shape shows its pale face, has moved since the previous frame,
-            was not there in the previous frame.
+        pale, moved, new: bool [T, G], whether the owned shape shows its pale face, is on its way since the previous
+            frame, was not there in the previous frame.
     """
 
     owner: np.ndarray
@@ -74,8 +74,20 @@ def _new(visible: np.ndarray) -> np.ndarray:
 
 
 def _moved(clip: SyntheticClip) -> np.ndarray:
-    """bool [K, T], whether a shape is elsewhere than in the previous frame, in which it was there too."""
-    moved = np.zeros_like(clip.visible)
-    shift = np.abs(np.diff(clip.boxes, axis=1)).max(-1) > 1e-4
-    moved[:, 1:] = shift & clip.visible[:, 1:] & clip.visible[:, :-1]
-    return moved
+    """bool [K, T], whether a shape is under way and was there in the previous frame, so that it can be seen to move.
+
+    A state begins just after the frame before the first that shows it: the first frame of a rest still differs a little
+    from the one before, and does not count as moving.
+    """
+    shown = clip.scene.clock.shown
+    moving = np.stack([_within(shown, actor.moving) for actor in clip.scene.actors])
+    moving[:, 1:] &= clip.visible[:, 1:] & clip.visible[:, :-1]
+    moving[:, 0] = False
+    return moving
+
+
+def _within(times: np.ndarray, intervals: tuple[tuple[float, float], ...]) -> np.ndarray:
+    inside = np.zeros(len(times), bool)
+    for start, end in intervals:
+        inside |= (times >= start) & (times < end)
+    return inside

@@ -194,14 +194,8 @@ def wanted_shapes(batch: TeachingBatch) -> Tensor:
 
 
 def evidence(clip: SyntheticClip, query: Query) -> np.ndarray:
-    """In which frames a question's shape can be seen doing it, bool [T].
-
-    That something moves, or rests, from one frame to the next shows in the next one.
-    """
-    early = {"starts_moving": 1, "stops_moving": 1, "leaves": 1}.get(query.kind, 0)
-    late = {"starts_moving": 1, "stops_moving": 1, "appears": 1}.get(query.kind, 0)
-    frames = np.arange(len(clip.times))
-    telling = (frames >= query.first + early) & (frames <= query.last + late) & clip.visible[query.target]
+    """In which frames a question's shape can be seen doing it, bool [T]."""
+    telling = clip.inside(query) & clip.visible[query.target]
     if query.kind == "blinks":
         telling &= clip.scene.actors[query.target].pale(clip.scene.clock.shown)
     return telling
