@@ -15,7 +15,6 @@ from devil.files import write_text
 from devil.metrics import Sample
 
 RUN, SAMPLES = "run.json", "samples.jsonl"
-_DIGITS = 6  # of times and of boxes as fractions
 
 
 @dataclass(frozen=True)
@@ -47,6 +46,7 @@ class Asked:
     rivals: np.ndarray | None = None
 
     def to_json(self) -> dict[str, Any]:
+        """All of it, nothing rounded: a run that was continued gives the very figures of one that was not."""
         values: dict[str, Any] = {
             "index": self.index, "video": self.path, "sentence": self.sentence, "kind": self.kind, "form": self.form,
         }  # fmt: skip
@@ -56,8 +56,8 @@ class Asked:
         values |= {
             "text": self.text,
             "span": list(sample.span) if sample.span else None,
-            "true_span": [round(time, _DIGITS) for time in sample.true_span],
-            "times": np.round(sample.times, _DIGITS).tolist(),
+            "true_span": list(sample.true_span),
+            "times": sample.times.tolist(),
             "frames": list(self.frames),
             "boxes": _boxes_to_json(sample.boxes),
             "true_boxes": _boxes_to_json(sample.true_boxes),
@@ -177,7 +177,7 @@ def _line(asked: Asked) -> str:
 
 
 def _boxes_to_json(boxes: np.ndarray) -> list[list[float] | None]:
-    return [None if np.isnan(box).any() else np.round(box, _DIGITS).tolist() for box in boxes]
+    return [None if np.isnan(box).any() else box.tolist() for box in boxes]
 
 
 def _boxes_from_json(boxes: list[list[float] | None]) -> np.ndarray:

@@ -63,11 +63,11 @@ def _thumbnail(frame: np.ndarray) -> Image.Image:
 
 
 def _draw(picture: Image.Image, box: np.ndarray, colour: str) -> None:
-    """Draws a box given in fractions, between dark lines; none where it is nan."""
+    """Draws a box given in fractions around what it holds, with a dark rim; none where it is nan."""
     if np.isnan(box).any():
         return
     limit = np.array([picture.width - 1, picture.height - 1] * 2)
     x1, y1, x2, y2 = np.clip(np.round(box * limit), 0, limit).astype(int).tolist()
     pen = ImageDraw.Draw(picture)
-    pen.rectangle((x1 - 1, y1 - 1, x2 + 1, y2 + 1), outline="black", width=_LINE + 2)
-    pen.rectangle((x1, y1, x2, y2), outline=colour, width=_LINE)
+    pen.rectangle((x1 - 2, y1 - 2, x2 + 2, y2 + 2), outline="black")
+    pen.rectangle((x1 - 1, y1 - 1, x2 + 1, y2 + 1), outline=colour, width=_LINE)

@@ -1,4 +1,4 @@
-"""Four synthetic clips, the answerer that knows the truth, and one small model as checkpoint and bundle."""
+"""Four synthetic clips, the answerer that knows the truth."""
 
 from dataclasses import dataclass, field
 
@@ -11,10 +11,6 @@ from devil.data.annotation import Record
 from devil.data.records import read_records
 from devil.data.writer import write_dataset
 from devil.evaluation.answerers import Reply
-from devil.export.bundle import export
-from devil.export.options import ExportOptions
-from devil.video import probe
-from tests.scripted import scripted_checkpoint
 
 CLIPS = 4
 
@@ -27,18 +23,6 @@ def annotations(tmp_path_factory):
 @pytest.fixture(scope="session")
 def records(annotations):
     return read_records(annotations)[0]
-
-
-@pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory):
-    return scripted_checkpoint(tmp_path_factory.mktemp("checkpoint"))
-
-
-@pytest.fixture(scope="session")
-def bundle(checkpoint, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("bundles") / "fp32"
-    export(ExportOptions(model=checkpoint, precision="fp32", output=folder))
-    return folder
 
 
 @dataclass
@@ -73,9 +57,3 @@ class Oracle:
 @pytest.fixture
 def oracle(records):
     return Oracle(list(records))
-
-
-@pytest.fixture(scope="session")
-def duration():
-    """Seconds of a record's video."""
-    return lambda record: float(probe(record.path).duration)
