@@ -20,10 +20,12 @@ from devil.export.bundle import export, write_bundle
 from devil.export.cli import main
 from devil.export.fidelity import BUDGETS
 from devil.export.graphs import GraphBuilder
+from devil.export.onnx_file import save_model
 from devil.export.options import ExportOptions
 from devil.files import sha256
 from tests.tiny import tiny_config, tiny_model
 
+DETECTOR = ("backbone", "grounder")
 NUMPY_TO_ONNX = {"float32": "FLOAT", "float16": "FLOAT16", "bfloat16": "BFLOAT16"}
 
 
@@ -205,14 +207,23 @@ def test_command_prints_a_table_and_one_json_line(checkpoint, tmp_path, capsys):
     assert "grounder" in text
 
 
-def test_fixed_frame_size_is_in_the_graphs_and_the_manifest(checkpoint, tmp_path):
-    export(ExportOptions(model=checkpoint, output=tmp_path / "fixed", frame_size="80x96"))
-    bundle = open_bundle(tmp_path / "fixed")
-    assert bundle.manifest.frame_size == (80, 96)
-    shapes = {name: [i.shape for i in session(bundle.folder, name).get_inputs()] for name in ("backbone", "grounder")}
+def test_fixed_frame_size_is_in_the_graphs_and_they_equal_pytorch(builder, tmp_path):
+    size = (80, 96)
+    fixed = GraphBuilder(builder.model, size)
+    paths = {name: save_model(fixed.build(name, "fp32"), tmp_path / f"{name}.onnx")[0] for name in DETECTOR}
+    shapes = {name: [i.shape for i in session(tmp_path, name).get_inputs()] for name in DETECTOR}
     assert shapes["backbone"] == [["N", 80, 96, 3]]
-    length = sum(height * width for height, width in level_shapes(80, 96))
-    assert shapes["grounder"][0] == ["N", length, 64]
+    length = sum(height * width for height, width in level_shapes(*size))
+    assert shapes["grounder"] == [["N", length, 64], [4, 2], [32]]
+    for name, path in paths.items():
+        verify.verify(path, name, fixed.model, "fp32", size)
+
+
+@pytest.mark.usefixtures("stand_ins", "bundles")  # everything is traced before the size is set
+def test_fixed_frame_size_is_in_the_manifest(builder, checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr(builder, "frame_size", (80, 96))  # dynamic graphs take this size too
+    export(ExportOptions(model=checkpoint, output=tmp_path / "fixed", frame_size="80x96"))
+    assert open_bundle(tmp_path / "fixed").manifest.frame_size == (80, 96)
 
 
 def test_verification_notices_what_is_not_a_number(builder, bundles, monkeypatch):
