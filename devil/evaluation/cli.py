@@ -7,7 +7,9 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import tyro
 
 from devil.command import run_command
 from devil.errors import UsageError
@@ -21,27 +23,29 @@ from devil.files import write_text
 
 METRICS, REPORT = "metrics.json", "report.html"
 
+Folder = Annotated[Path | None, tyro.conf.arg(metavar="DIR")]
+
 
 @dataclass(frozen=True)
 class EvalOptions:
     """Asks a model about every clip of a data set and scores its answers against the truth."""
 
-    dataset: str = SYNTHETIC
+    dataset: Annotated[str, tyro.conf.arg(metavar="NAME|FILE")] = SYNTHETIC
     """synthetic (200 held-out clips), hc_stvg_v1, hc_stvg_v2, vidstg, charades_sta, activitynet, or a file of chat
     records."""
-    bundle: Path | None = None
+    bundle: Folder = None
     """Folder that devil-export wrote. By default the reference checkpoint is exported once into the user's cache."""
-    model: Path | None = None
+    model: Folder = None
     """Checkpoint folder to evaluate in PyTorch instead."""
-    root: Path | None = None
+    root: Folder = None
     """Folder of the data set's videos (and of its published annotations); a chat-record file's own by default."""
-    annotations: Path | None = None
+    annotations: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """Annotations of a published data set that lie elsewhere or are of another split than its test split."""
     control: bool = False
     """Ask each synthetic clip about another object: does the box follow the sentence?"""
-    limit: int | None = None
+    limit: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Only the first so many questions."""
-    output: Path | None = None
+    output: Folder = None
     """Folder for samples.jsonl, metrics.json and report.html; eval-DATASET-MODEL-PRECISION-ENGINE by default. A stopped
     run continues there when the same command is given again."""
     threads: int = 0
