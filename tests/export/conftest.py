@@ -1,16 +1,10 @@
-"""One traced tiny model for all export tests: tracing is what takes long, lowering and writing do not."""
+"""The tiny model's bundles, written once for all export tests."""
 
 import pytest
 
 from devil.contract import PRECISIONS
 from devil.export.bundle import write_bundle
-from devil.export.graphs import GraphBuilder
-from tests.tiny import tiny_checkpoint, tiny_model
-
-
-@pytest.fixture(scope="session")
-def builder():
-    return GraphBuilder(tiny_model())
+from tests.tiny import tiny_checkpoint
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,149 @@
+"""The runtime against the PyTorch model, and what the pipeline promises about its answers."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from devil.clip import load_clip
+from devil.errors import SentenceError
+from devil.export.bundle import write_bundle
+from devil.export.graphs import GraphBuilder
+from devil.model.checkpoint import TOKENIZER, load_model
+from devil.model.inference import TorchGrounder
+from devil.prompt import PromptWriter
+from devil.runtime.answer import boxes_per_frame
+from devil.runtime.pipeline import Grounder
+from devil.tube import Tube, to_pixels
+from tests.scripted import ANSWER
+
+SENTENCES = ("the red circle", "a blue square that moves")
+
+
+@pytest.fixture(scope="module")
+def grounder(bundle):
+    return Grounder.open(bundle, threads=1)
+
+
+@pytest.fixture(scope="module")
+def video(grounder, clip_path):
+    return grounder.encode(clip_path)
+
+
+def torch_answer(checkpoint, path, sentence):
+    model = load_model(checkpoint)
+    return TorchGrounder(model, PromptWriter(checkpoint / TOKENIZER, model.devil)).ground(
+        load_clip(path, model.devil), sentence
+    )
+
+
+@pytest.mark.parametrize("sentence", SENTENCES)
+def test_the_runtime_answers_as_the_pytorch_model(video, checkpoint, clip_path, sentence):
+    expected = torch_answer(checkpoint, clip_path, sentence)
+    found = video.ground(sentence)
+    assert found.text == expected.text == ANSWER
+    assert found.span == expected.span
+    np.testing.assert_allclose(found.rst, expected.rst, atol=2e-5)
+    boxes = to_pixels(expected.boxes, found.info.width, found.info.height)
+    np.testing.assert_allclose(found.tube.boxes, boxes, atol=0.02)
+    np.testing.assert_allclose(found.tube.scores, expected.scores, atol=1e-4)
+    assert found.problems == ()
+
+
+def test_the_rst_depends_on_the_sentence_and_not_on_what_was_asked_before(grounder, clip_path):
+    video = grounder.encode(clip_path)
+    first, second, again = (video.ground(sentence).rst for sentence in (*SENTENCES, SENTENCES[0]))
+    assert np.abs(first - second).max() > 1e-3
+    np.testing.assert_array_equal(first, again)
+
+
+def test_the_rst_can_be_read_at_the_input_position(scripted, clip_path):
+    checkpoint, bundle = scripted(rst_position="input")
+    found = Grounder.open(bundle).encode(clip_path).ground(SENTENCES[0])
+    np.testing.assert_allclose(found.rst, torch_answer(checkpoint, clip_path, SENTENCES[0]).rst, atol=2e-5)
+
+
+def test_the_tube_lies_on_sampled_frames_inside_the_span_and_the_picture(video):
+    answer = video.ground(SENTENCES[0])
+    tube, info = answer.tube, answer.info
+    assert set(tube.frames.tolist()) <= set(video.clip.indices.tolist())
+    assert (np.diff(tube.frames) > 0).all()
+    assert tube.times.tolist() == [float(info.times[frame]) for frame in tube.frames]
+    assert (tube.boxes >= 0).all()
+    assert (tube.boxes[:, 2] <= info.width).all()
+    assert (tube.boxes[:, 3] <= info.height).all()
+
+
+def test_a_dense_tube_has_a_box_on_every_decoded_frame_of_the_span(video):
+    sampled, dense = video.ground(SENTENCES[0]).tube, video.ground(SENTENCES[0], dense=True).tube
+    assert dense.frames.tolist() == list(range(sampled.frames[0], sampled.frames[-1] + 1))
+
+
+def test_span_only_asks_the_detector_about_the_span_alone(grounder, clip_path):
+    video = grounder.encode(clip_path)
+    answer = video.ground(SENTENCES[0], span_only=True)
+    assert sorted(video._features) == video.clip.rows_in_span(answer.span).tolist()
+    whole = video.ground(SENTENCES[0])
+    assert whole.tube.frames.tolist() == answer.tube.frames.tolist()
+    assert len(video._features) == len(video.clip.frames)
+
+
+def test_a_second_sentence_pays_for_nothing_of_the_video(grounder, clip_path):
+    video = grounder.encode(clip_path)
+    first, second = (set(video.ground(sentence).timings) for sentence in SENTENCES)
+    assert first == {"read", "vision", "prefill", "language", "backbone", "grounder", "link"}
+    assert second == {"language", "grounder", "link"}
+
+
+def test_an_image_gets_one_box_and_no_span(grounder, checkpoint, tmp_path):
+    path = tmp_path / "picture.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (77, 131, 3), np.uint8)).save(path)
+    answer = grounder.encode(path).ground(SENTENCES[0])
+    assert answer.tube.frames.tolist() == [0]
+    expected = torch_answer(checkpoint, path, SENTENCES[0])
+    np.testing.assert_allclose(answer.tube.boxes, to_pixels(expected.boxes, 131, 77), atol=0.02)
+    answer.render(tmp_path / "drawn.png")
+    assert Image.open(tmp_path / "drawn.png").size == (131, 77)
+
+
+def test_a_bundle_fixed_to_a_frame_size_answers_about_any_video(builder, checkpoint, clip_path, tmp_path):
+    graphs = GraphBuilder(load_model(checkpoint), (64, 96))
+    graphs._traced["vision"] = builder._traced["vision"]  # does not depend on the frame size
+    write_bundle(graphs, "fp32", checkpoint / TOKENIZER, "fixed", tmp_path / "fixed", lambda _: None)
+    video = Grounder.open(tmp_path / "fixed").encode(clip_path)
+    assert video.clip.frames.shape[1:3] == (64, 96)
+    assert video.ground(SENTENCES[0]).tube is not None
+
+
+@pytest.mark.parametrize(
+    ("answer", "span", "has_tube", "problem"),
+    [
+        ("[BOX]", None, True, "tells no span, so the tube covers the whole video"),
+        ("from 0.4 to 1.0", (0.4, 1.0), False, "no [BOX]"),
+        ("", None, False, "tells no span"),
+        ("It happens from 18.0 to 19.0 seconds. [BOX]", (18.0, 19.0), True, "after the video's end"),
+    ],
+)
+def test_what_an_answer_lacks_is_reported_and_not_invented(scripted, clip_path, answer, span, has_tube, problem):
+    found = Grounder.open(scripted(answer)[1]).encode(clip_path).ground(SENTENCES[0])
+    assert (found.span and (found.span.start, found.span.end)) == span
+    assert (found.tube is not None) == has_tube
+    assert problem in " ".join(found.problems)
+    assert json.loads(json.dumps(found.to_json()))["problems"] == list(found.problems)
+
+
+def test_a_sentence_longer_than_the_model_holds_is_one_line(video):
+    with pytest.raises(SentenceError, match="tokens"):
+        video.ground("the red circle " * 10_000)
+    assert video.ground(SENTENCES[0]).text == ANSWER  # and the video can still be asked
+
+
+def test_boxes_between_sampled_frames_are_interpolated_in_time():
+    """Frame times are uneven; a box that moves evenly in time must lie on the line between its neighbours."""
+    times = [0.0, 0.1, 0.4, 0.5, 1.0, 2.0]
+    boxes = np.array([[0, 0, 10, 10], [20, 40, 30, 50]], np.float32)
+    tube = Tube(np.array([1, 4]), np.array([0.1, 1.0]), boxes, np.ones(2))
+    found = boxes_per_frame(tube, times)
+    assert sorted(found) == [1, 2, 3, 4]
+    np.testing.assert_allclose(found[2], boxes[0] + (boxes[1] - boxes[0]) * (0.3 / 0.9), rtol=1e-6)
