@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from devil.data.shapes import COLOURS, SHAPES
 from devil.training.labels import SIZES, TokenLabels
+from devil.training.tokenizer import LONGEST_CLIP
 
 
 class AppearanceHeads(nn.Module):
@@ -46,21 +47,21 @@ class AppearanceHeads(nn.Module):
 
 
 class HistoryHeads(nn.Module):
-    """From a visual token inside the language model: which frame it belongs to, and what its shape has just done."""
+    """From a visual token inside the language model: the time of its frame, and what its shape has just done."""
 
-    def __init__(self, hidden: int, frames: int):
+    def __init__(self, hidden: int):
         super().__init__()
         self.norm = nn.LayerNorm(hidden)
-        self.sizes = {"frame": frames, "moved": 1, "new": 1}
+        self.sizes = {"time": round(LONGEST_CLIP * 10) + 1, "moved": 1, "new": 1}
         self.out = nn.Linear(hidden, sum(self.sizes.values()))
 
-    def losses(self, tokens: Tensor, labels: TokenLabels) -> dict[str, Tensor]:
-        """Tokens [B, T, G, hidden] with labels [B, T, G]; unweighted."""
+    def losses(self, tokens: Tensor, labels: TokenLabels, times: np.ndarray) -> dict[str, Tensor]:
+        """Tokens [B, T, G, hidden] with labels [B, T, G] and seconds [B, T]; unweighted."""
         said = dict(zip(self.sizes, self.out(self.norm(tokens)).split(list(self.sizes.values()), -1), strict=True))
         owned = torch.from_numpy(labels.owner >= 0).to(tokens.device)
-        frame = torch.arange(tokens.shape[1], device=tokens.device)[None, :, None].expand(tokens.shape[:-1])
+        tenths = torch.from_numpy(np.rint(times * 10).astype(np.int64)).to(tokens.device)
         return {
-            "frame": F.cross_entropy(said["frame"].flatten(0, -2), frame.flatten()),
+            "time": F.cross_entropy(said["time"][owned], tenths[..., None].expand(owned.shape)[owned]),
             "moved": _judged(said["moved"][..., 0], labels.moved, owned),
             "new": _judged(said["new"][..., 0], labels.new, owned),
         }

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from devil.config import DevilConfig
-from devil.data.clips import SyntheticClip, training_clip
+from devil.data.clips import SyntheticClip, picture_size, training_clip
 from devil.data.dice import Dice
 from devil.data.scene import ASPECTS, Split
 from devil.preprocess import detector_size, patch_positions, patchify, resize, vision_size
@@ -19,6 +19,7 @@ from devil.training.labels import TokenLabels, token_labels
 SIDES = (96, 144)  # shorter sides of the clips' pictures, as in the written data sets
 _LOSSY = 0.5  # of the clips look as if a lossy codec had stored them
 _QUALITY = (50, 95)
+_DOT = (8, 8)  # pixels of a picture that nobody looks at
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,17 @@ def clip_sample(
 ) -> ClipSample:
     """The training sample of a seed; `frames` defaults to the model's own number."""
     return sample_of(training_clip(seed, split, frames or config.frames, side, aspect), config)
+
+
+def unseen_sample(seed: int, config: DevilConfig, aspect: str, side: int, frames: int | None = None) -> ClipSample:
+    """A sample of training clip `seed` with labels and questions but no pictures: its arrays of pixels are empty."""
+    count = frames or config.frames
+    clip = training_clip(seed, "train", count, _DOT, aspect)
+    height, width = picture_size(clip.scene, side)
+    seen = vision_size(height, width, count, _budgeted(config, count))
+    grid = seen[0] // config.vision.side, seen[1] // config.vision.side
+    nothing = np.zeros((0,), np.uint8)
+    return ClipSample(clip, nothing, nothing, nothing, token_labels(clip, grid))
 
 
 def sample_of(clip: SyntheticClip, config: DevilConfig) -> ClipSample:

@@ -32,7 +32,8 @@ from devil.training.language import (
     language_pass,
 )
 from devil.training.packing import Packed, collate, pack_video
-from devil.training.samples import ClipSample, clip_sample, draw_shape, sample_of
+from devil.training.samples import ClipSample, clip_sample, draw_shape, sample_of, unseen_sample
+from devil.training.symbols import SymbolTokens
 
 # An answer is `It happens from`, t0, `to`, t1, `seconds.`, [BOX], end. Counted from the place before it, which predicts
 # its first token, t0 is predicted from place 1, t1 from place 3 and [BOX] from place 5.
@@ -47,15 +48,15 @@ class TeachingBatch:
     Attributes:
         samples, queries: the clips, and what is asked about each.
         packed: the questions as sequences.
-        patches: uint8 [B·T, P, 3·patch²]; positions: int64 [P, 2].
+        patches: uint8 [B·T, P, 3·patch²]; positions: int64 [P, 2]. Both None where symbols replace the pictures.
         labels: of all clips, arrays [B, T, G].
     """
 
     samples: list[ClipSample]
     queries: list[list[Query]]
     packed: Packed
-    patches: Tensor
-    positions: Tensor
+    patches: Tensor | None
+    positions: Tensor | None
     labels: TokenLabels
 
 
@@ -70,6 +71,16 @@ def draw_teaching(
     return teaching_batch(samples, queries, config, writer)
 
 
+def draw_symbols(
+    number: int, config: DevilConfig, writer: PromptWriter, clips: int, questions: int, frames: int | None = None
+) -> TeachingBatch:
+    """As `draw_teaching`, without pictures."""
+    dice = Dice(f"symbols {number}")
+    aspect, side = draw_shape(dice)
+    samples = [unseen_sample(number * clips + place, config, aspect, side, frames) for place in range(clips)]
+    return teaching_batch(samples, [_asked(sample, questions, dice) for sample in samples], config, writer)
+
+
 def draw_gallery(number: int, config: DevilConfig, writer: PromptWriter, pictures: int) -> TeachingBatch:
     """Batch `number` of pictures crowded with shapes, about which nothing is asked."""
     aspect, side = draw_shape(Dice(f"gallery batch {number}"))
@@ -82,6 +93,7 @@ def teaching_batch(
 ) -> TeachingBatch:
     """Packs given questions about given clips of one size."""
     frames, tokens = samples[0].labels.owner.shape
+    pictured = samples[0].patches.size > 0
     packed = []
     for sample, asked in zip(samples, queries, strict=True):
         dialogue = [(query.sentence, stvg_answer(*sample.clip.span(query))) for query in asked]
@@ -92,8 +104,8 @@ def teaching_batch(
         samples=samples,
         queries=queries,
         packed=collate(packed, frames * tokens, config.language.vocab),
-        patches=torch.from_numpy(np.concatenate([sample.patches for sample in samples])),
-        positions=torch.from_numpy(samples[0].positions),
+        patches=torch.from_numpy(np.concatenate([sample.patches for sample in samples])) if pictured else None,
+        positions=torch.from_numpy(samples[0].positions) if pictured else None,
         labels=labels,
     )
 
@@ -115,7 +127,8 @@ class TeachingObjective(nn.Module):
         hidden = model.devil.language.hidden
         self.model, self.referents, self.weights = model, referents, weights
         self.appearance = AppearanceHeads(hidden)
-        self.history = HistoryHeads(hidden, model.devil.frames)
+        self.history = HistoryHeads(hidden)
+        self.symbols = SymbolTokens(hidden)
 
     def forward(self, batch: TeachingBatch) -> dict[str, Tensor]:
         losses, _ = self.taught(batch)
@@ -123,8 +136,14 @@ class TeachingObjective(nn.Module):
 
     def taught(self, batch: TeachingBatch) -> tuple[dict[str, Tensor], LanguageOutput | None]:
         """Unweighted losses by name, and the language model's pass where there are questions."""
-        table = self.model.visual_tokens(batch.patches, batch.positions)  # [B·T, G, hidden]
-        losses = self.appearance.losses(table.view(*batch.labels.owner.shape, -1), batch.labels)
+        losses: dict[str, Tensor] = {}
+        if batch.patches is None:
+            table = self.symbols.noisy(batch.labels).flatten(0, 1)
+        else:
+            table = self.model.visual_tokens(batch.patches, batch.positions)  # [B·T, G, hidden]
+            seen = table.view(*batch.labels.owner.shape, -1)
+            losses |= self.appearance.losses(seen, batch.labels)
+            losses["likeness"] = self.symbols.likeness_loss(seen, batch.labels)
         if not batch.queries[0]:
             return losses, None
         output = language_pass(self.model, batch.packed, table.flatten(0, 1))
@@ -138,7 +157,8 @@ class TeachingObjective(nn.Module):
         packed, clips = batch.packed, len(batch.samples)
         losses = {"answer": answer_loss(output, packed)}
         seen = visual_states(output, packed, batch.labels, layer=len(output.layers) // 2)
-        losses |= self.history.losses(seen, batch.labels)
+        times = np.stack([sample.clip.times for sample in batch.samples])
+        losses |= self.history.losses(seen, batch.labels, times)
         answers = torch.from_numpy(packed.answers.reshape(clips, -1) % packed.segments.shape[1])
         last = len(output.layers) - 1
         for name, offset, frame in (("first", START, "first"), ("last", END, "last")):
