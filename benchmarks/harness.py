@@ -50,15 +50,17 @@ def faster(case: str, contender: str, ours: float, theirs: float, unit: str, lea
     return Row(case, contender, ours, theirs, unit, ratio, goal, met)
 
 
-def paired_medians(contenders: list[Callable[[], object]], rounds: int) -> list[float]:
+def paired_medians(
+    contenders: list[Callable[[], object]], rounds: int, clock: Callable[[], float] = time.perf_counter
+) -> list[float]:
     """Median seconds of each contender, run in turns so that a slow moment hits all of them; one warm-up round."""
     seconds: list[list[float]] = [[] for _ in contenders]
     for turn in range(rounds + 1):
         for index, contender in enumerate(contenders):
-            start = time.perf_counter()
+            start = clock()
             contender()
             if turn:
-                seconds[index].append(time.perf_counter() - start)
+                seconds[index].append(clock() - start)
     return [statistics.median(values) for values in seconds]
 
 
