@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from devil.assets import REFERENCE_CHECKPOINT
+from devil.assets import reference_checkpoint
 from devil.command import run_command
 from devil.errors import AnnotationError
 
@@ -22,7 +22,7 @@ class TrainOptions:
         stage: 1 images; 2 videos, detector frozen; 3 videos, everything together.
         data: annotation file of chat records (a JSON list or JSON lines).
         output: folder of the new checkpoint; the run's state and log go to OUTPUT-run.
-        model: checkpoint folder to start from.
+        model: checkpoint folder to start from; by default the one that ships.
         epochs: passes over the data.
         steps: optimizer steps; overrides epochs.
         batch: clips per optimizer step, over all processes; by default 128 in stages 1 and 2, 32 in stage 3.
@@ -45,7 +45,7 @@ class TrainOptions:
     stage: Literal[1, 2, 3]
     data: Path
     output: Path
-    model: Path = REFERENCE_CHECKPOINT
+    model: Path | None = None
     epochs: float = 2.0
     steps: int | None = None
     batch: int | None = None
@@ -91,6 +91,7 @@ def run(options: TrainOptions) -> dict[str, Any]:
     records, problems = read_records(options.data)
     if not records:
         raise AnnotationError(f"none of the {len(problems)} records of {options.data} can be used", str(problems[:1]))
+    start = options.model or reference_checkpoint()
     folder = options.output.with_name(options.output.name + "-run")
     accelerator = Accelerator(
         cpu=not torch.cuda.is_available(),
@@ -101,9 +102,9 @@ def run(options: TrainOptions) -> dict[str, Any]:
     )
     if options.tensorboard:
         accelerator.init_trackers("events")
-    model = load_model(options.model)
+    model = load_model(start)
     model.devil = dataclasses.replace(model.devil, frames=options.frames or model.devil.frames)
-    writer = PromptWriter(options.model / TOKENIZER, model.devil)
+    writer = PromptWriter(start / TOKENIZER, model.devil)
     adapted = add_lora(model, options.lora) if options.lora else None
     if options.checkpointing:
         model.gradient_checkpointing_enable()
@@ -127,7 +128,7 @@ def run(options: TrainOptions) -> dict[str, Any]:
     if accelerator.is_main_process:
         model = adapted.merge_and_unload() if adapted is not None else model
         dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[options.save_as]
-        save_model(model.eval(), options.output, options.model / TOKENIZER, dtype)
+        save_model(model.eval(), options.output, start / TOKENIZER, dtype)
     return {
         "checkpoint": str(options.output),
         "steps": steps,
