@@ -145,10 +145,16 @@ def _resume(objective: nn.Module, optimizer: torch.optim.Optimizer, folder: Path
     """Loads the state of a run, where there is one, and returns how many steps it had done."""
     if not (folder / STATE).exists():
         return 0
-    state = torch.load(folder / STATE, map_location="cpu", weights_only=True)
-    load_trained(objective, state["trained"])
+    state = load_state(objective, folder)
     optimizer.load_state_dict(state["optimizer"])
     return state["step"]
+
+
+def load_state(objective: nn.Module, folder: Path) -> dict[str, Any]:
+    """Loads the weights that a run in `folder` has trained, and returns its whole state."""
+    state = torch.load(folder / STATE, map_location="cpu", weights_only=True)
+    load_trained(objective, state["trained"])
+    return state
 
 
 def load_trained(objective: nn.Module, trained: dict[str, Tensor]) -> None:

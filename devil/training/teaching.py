@@ -15,13 +15,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from devil.config import DevilConfig
-from devil.data.clips import SyntheticClip
 from devil.data.dice import Dice
 from devil.data.scene import Query
 from devil.model.devil import DevilModel
 from devil.prompt import PromptWriter, stvg_answer
 from devil.training.gallery import gallery
 from devil.training.heads import AppearanceHeads, HistoryHeads, ReferentHeads
+from devil.training.hints import own_times, shapes_before, some_owned, wanted_frames, wanted_shapes
 from devil.training.labels import TokenLabels
 from devil.training.language import (
     LanguageOutput,
@@ -39,6 +39,7 @@ from devil.training.symbols import SymbolTokens
 # its first token, t0 is predicted from place 1, t1 from place 3 and [BOX] from place 5.
 START, END, RST = 1, 3, 5
 ANSWER_LENGTH = 7
+_HINTED = 24  # visual tokens per clip whose attention is supervised
 
 
 @dataclass(frozen=True)
@@ -154,24 +155,36 @@ class TeachingObjective(nn.Module):
         return sum(self.weights.get(name, 0.0) * value for name, value in losses.items())
 
     def _language_losses(self, output: LanguageOutput, batch: TeachingBatch) -> dict[str, Tensor]:
-        packed, clips = batch.packed, len(batch.samples)
+        packed, clips = batch.packed, [sample.clip for sample in batch.samples]
         losses = {"answer": answer_loss(output, packed)}
         seen = visual_states(output, packed, batch.labels, layer=len(output.layers) // 2)
         times = np.stack([sample.clip.times for sample in batch.samples])
         losses |= self.history.losses(seen, batch.labels, times)
-        answers = torch.from_numpy(packed.answers.reshape(clips, -1) % packed.segments.shape[1])
+        answers = torch.from_numpy(packed.answers.reshape(len(clips), -1) % packed.segments.shape[1])
         last = len(output.layers) - 1
         for name, offset, frame in (("first", START, "first"), ("last", END, "last")):
             rows = answers + offset
             mass = attention_rows(self.model, output, packed, last, rows)
-            losses[f"read_{name}"] = attention_loss(mass[:, :2], wanted_frames(batch, frame))
+            losses[f"read_{name}"] = attention_loss(mass[:, :2], wanted_frames(packed, batch.queries, frame))
             mass = attention_rows(self.model, output, packed, last - 1, rows)
-            losses[f"find_{name}"] = attention_loss(mass[:, :2], wanted_shapes(batch))
+            losses[f"find_{name}"] = attention_loss(
+                mass[:, :2], wanted_shapes(packed, batch.labels.owner, clips, batch.queries)
+            )
+        losses |= self._hint_losses(output, batch)
         losses["rst"] = self._rst_loss(output, answers + RST, batch)
         right = answer_accuracy(output, packed, ANSWER_LENGTH)
         losses["right_first"] = torch.tensor(right[:, START].mean())
         losses["right_last"] = torch.tensor(right[:, END].mean())
         return losses
+
+    def _hint_losses(self, output: LanguageOutput, batch: TeachingBatch) -> dict[str, Tensor]:
+        """Where visual tokens should look: at the time of their frame, and at their shape in the frame before."""
+        rows = some_owned(batch.packed, batch.labels.owner, _HINTED)
+        places = torch.from_numpy(rows)
+        own, before = own_times(batch.packed, rows), shapes_before(batch.packed, batch.labels.owner, rows)
+        first = attention_rows(self.model, output, batch.packed, 0, places)[:, :2]
+        second = attention_rows(self.model, output, batch.packed, 1, places)[:, :2]
+        return {"own_time": attention_loss(first, own), "look_back": attention_loss(second, before)}
 
     def _rst_loss(self, output: LanguageOutput, rows: Tensor, batch: TeachingBatch) -> Tensor:
         """Distance of the mapped RST from the oracle's text vector, in units of the oracle's spread."""
@@ -194,28 +207,3 @@ def visual_states(output: LanguageOutput, packed: Packed, labels: TokenLabels, l
     clips, frames, tokens = labels.owner.shape
     places = np.flatnonzero(packed.is_visual[0])  # the same in every clip of a batch
     return output.layers[layer][:, torch.from_numpy(places)].view(clips, frames, tokens, -1)
-
-
-def wanted_frames(batch: TeachingBatch, end: str) -> Tensor:
-    """bool [B, Q, S]: the tokens of the frame in which each answer begins (`first`) or ends (`last`)."""
-    frames = np.array([[getattr(query, end) for query in asked] for asked in batch.queries])
-    return torch.from_numpy(batch.packed.frame_of[:, None] == frames[..., None])
-
-
-def wanted_shapes(batch: TeachingBatch) -> Tensor:
-    """bool [B, Q, S]: the visual tokens that own the shape asked about, in the frames that tell of the event."""
-    packed, owner = batch.packed, batch.labels.owner
-    wanted = np.zeros((len(batch.queries), len(batch.queries[0]), packed.token_ids.shape[1]), bool)
-    for clip, asked in enumerate(batch.queries):
-        for number, query in enumerate(asked):
-            telling = evidence(batch.samples[clip].clip, query)[:, None]
-            wanted[clip, number, packed.is_visual[clip]] = ((owner[clip] == query.target) & telling).reshape(-1)
-    return torch.from_numpy(wanted)
-
-
-def evidence(clip: SyntheticClip, query: Query) -> np.ndarray:
-    """In which frames a question's shape can be seen doing it, bool [T]."""
-    telling = clip.inside(query) & clip.visible[query.target]
-    if query.kind == "blinks":
-        telling &= clip.scene.actors[query.target].pale(clip.scene.clock.shown)
-    return telling

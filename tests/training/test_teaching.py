@@ -13,6 +13,7 @@ from devil.prompt import BOX, IMAGE, QUERY_END, QUERY_START, TURN_END, PromptWri
 from devil.training.beginning import begin
 from devil.training.gallery import gallery
 from devil.training.heads import ReferentHeads
+from devil.training.hints import evidence, own_times, shapes_before, some_owned, wanted_frames, wanted_shapes
 from devil.training.joint import JointObjective, draw_window
 from devil.training.samples import clip_sample, sample_of
 from devil.training.teaching import (
@@ -23,10 +24,7 @@ from devil.training.teaching import (
     TeachingObjective,
     draw_gallery,
     draw_teaching,
-    evidence,
     referents,
-    wanted_frames,
-    wanted_shapes,
 )
 from devil.training.tokenizer import tiny_tokenizer
 
@@ -148,7 +146,9 @@ def test_moved_means_most_of_a_step():
 
 def test_attention_is_led_to_the_shape_and_to_the_ends_of_its_span(batch):
     packed = batch.packed
-    shapes, first, last = wanted_shapes(batch), wanted_frames(batch, "first"), wanted_frames(batch, "last")
+    clips = [sample.clip for sample in batch.samples]
+    shapes = wanted_shapes(packed, batch.labels.owner, clips, batch.queries)
+    first, last = (wanted_frames(packed, batch.queries, end) for end in ("first", "last"))
     for clip, asked in enumerate(batch.queries):
         for number, query in enumerate(asked):
             frames = packed.frame_of[clip][shapes[clip, number].numpy()]
@@ -156,6 +156,28 @@ def test_attention_is_led_to_the_shape_and_to_the_ends_of_its_span(batch):
             assert set(packed.frame_of[clip][first[clip, number].numpy()]) == {query.first}
             assert set(packed.frame_of[clip][last[clip, number].numpy()]) == {query.last}
             assert packed.is_visual[clip][shapes[clip, number].numpy()].all()
+
+
+def test_visual_tokens_are_led_to_their_time_and_to_their_shape_in_the_frame_before(batch, writer):
+    packed, owner = batch.packed, batch.labels.owner
+    rows = some_owned(packed, owner, 10)
+    times, before = own_times(packed, rows).numpy(), shapes_before(packed, owner, rows).numpy()
+    tokens = owner.shape[2]
+    for clip in range(2):
+        visual = np.flatnonzero(packed.is_visual[clip])
+        for row, place in enumerate(rows[clip]):
+            frame, cell = divmod(int(np.flatnonzero(visual == place)[0]), tokens)
+            shape = owner[clip, frame, cell]
+            assert shape >= 0
+            (told,) = packed.token_ids[clip][times[clip, row]]
+            assert told == writer.text(timestamp(batch.samples[clip].clip.times[frame]))[0]
+            earlier = [
+                divmod(int(np.flatnonzero(visual == found)[0]), tokens) for found in before[clip, row].nonzero()[0]
+            ]
+            expected = [
+                (frame - 1, other) for other in range(tokens) if frame and owner[clip, frame - 1, other] == shape
+            ]
+            assert earlier == expected
 
 
 def test_everything_taught_has_a_finite_gradient_and_training_heads_stay_out_of_the_checkpoint(batch):

@@ -1,0 +1,186 @@
+"""How devil-tiny is made from nothing: `python -m devil.training.tiny --output DIR`, in five phases.
+
+looks    vision encoder and projector learn, from crowded pictures, to tell what a perfect eye would tell
+finding  the detector learns to find a shape by an oracle text vector instead of a sentence
+symbols  the language model learns, on a perfect eye's codes, what happens when, and which shape the RST stands for
+pictures vision encoder and language model learn on together, on clips
+joint    and now with the detector, which is asked through the RST
+
+The first three need nothing of each other and can run side by side (`--phases looks`, …); each continues where it was
+killed. Nothing of the held-out split is ever drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from devil.command import run_command
+
+Phase = Literal["looks", "finding", "symbols", "pictures", "joint"]
+PHASES: tuple[Phase, ...] = ("looks", "finding", "symbols", "pictures", "joint")
+
+
+@dataclass(frozen=True)
+class TinyOptions:
+    """Train devil-tiny from nothing.
+
+    Attributes:
+        output: folder of the checkpoint; states and logs go to OUTPUT-run, one folder per phase.
+        phases: which to run now; what other phases have reached is loaded.
+        looks, finding, symbols, pictures, joint: steps of each phase.
+        threads: of the CPU.
+        debug: show tracebacks.
+        json: end with one line of JSON.
+    """
+
+    output: Path
+    phases: tuple[Phase, ...] = PHASES
+    looks: int = 3000
+    finding: int = 2500
+    symbols: int = 4000
+    pictures: int = 1500
+    joint: int = 1500
+    threads: int = 1
+    debug: bool = False
+    json: bool = False
+
+
+def main(args: list[str] | None = None) -> int:
+    return run_command(TinyOptions, run, "python -m devil.training.tiny", args)
+
+
+def run(options: TinyOptions) -> dict[str, Any]:
+    """Runs the phases asked for, in order, and writes the checkpoint after the last of them."""
+    import torch
+
+    from devil.model.checkpoint import save_model
+
+    torch.set_num_threads(options.threads)
+    folder = options.output.with_name(options.output.name + "-run")
+    course = Course.begin(folder)
+    for phase in PHASES:
+        if phase in options.phases:
+            course.train(phase, getattr(options, phase))
+        else:
+            course.load(phase)
+    save_model(course.model.eval(), options.output, course.tokenizer, torch.float16)
+    return {"checkpoint": str(options.output), "steps": {phase: getattr(options, phase) for phase in options.phases}}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a phase trains (parts by learning rate), with which losses and batches."""
+
+    rates: dict[str, float]
+    weights: dict[str, float]
+    draw: Callable[[int], Any]
+
+
+@dataclass
+class Course:
+    """The model on its way through the phases, with its training heads."""
+
+    folder: Path
+    tokenizer: Path
+    model: Any
+    teaching: Any
+    finding: Any
+    plans: dict[Phase, Plan] = field(default_factory=dict)
+
+    @classmethod
+    def begin(cls, folder: Path) -> Course:
+        """A new model, tokenizer and heads; the same every time."""
+        import torch
+
+        from devil.config import PRESETS
+        from devil.model.devil import DevilModel
+        from devil.prompt import PromptWriter
+        from devil.training.beginning import begin
+        from devil.training.teaching import TeachingObjective
+        from devil.training.tokenizer import tiny_tokenizer
+        from devil.training.warmup import WarmupObjective
+
+        folder.mkdir(parents=True, exist_ok=True)
+        tokenizer = folder / "tokenizer.json"
+        tiny_tokenizer().save(str(tokenizer))
+        config = PRESETS["tiny"]
+        writer = PromptWriter(tokenizer, config)
+        torch.manual_seed(0)
+        model = DevilModel(config)
+        begin(model, writer)
+        finding = WarmupObjective(model.detector)
+        teaching = TeachingObjective(model, finding.referents, {})
+        return cls(folder, tokenizer, model, teaching, finding, _plans(config, writer))
+
+    def train(self, phase: Phase, steps: int) -> None:
+        """Trains a phase to its end, from the state it was killed in."""
+        from devil.training.loop import LoopConfig, train
+
+        plan = self.plans[phase]
+        self.teaching.weights = plan.weights
+        groups = [{"params": self._parts(name), "lr": rate} for name, rate in plan.rates.items()]
+        config = LoopConfig(steps, warmup=0.02, floor=0.03, save_every=100, log_every=25)
+        train(self._objective(phase), groups, plan.draw, config, self.folder / phase)
+
+    def load(self, phase: Phase) -> None:
+        """Takes over what a phase has reached, if it was ever run."""
+        from devil.training.loop import STATE, load_state
+
+        if (self.folder / phase / STATE).exists():
+            load_state(self._objective(phase), self.folder / phase)
+
+    def _objective(self, phase: Phase) -> Any:
+        from devil.training.joint import JointObjective
+
+        if phase == "joint":
+            return JointObjective(self.teaching, window=4, detector_weight=0.3)
+        return self.finding if phase == "finding" else self.teaching
+
+    def _parts(self, name: str) -> list[Any]:
+        base, teaching = self.model.model, self.teaching
+        modules: dict[str, Sequence[Any]] = {
+            "vision": (base.vision_encoder, base.mm_projector, teaching.appearance),
+            "language": (base.layers, base.norm, base.embed_tokens, self.model.lm_head, teaching.history),
+            "mapping": (base.g_dino.llm_feat_map,),
+            "detector": (base.g_dino.backbone, base.g_dino.input_proj, base.g_dino.transformer, base.g_dino.bbox_embed),
+            "oracle": (self.finding.referents,),
+        }
+        return [parameter for module in modules[name] for parameter in module.parameters()]
+
+
+def _plans(config: Any, writer: Any) -> dict[Phase, Plan]:
+    from devil.training.teaching import draw_gallery, draw_symbols, draw_teaching
+    from devil.training.warmup import draw_frames
+
+    looks = {"found": 1, "colour": 0.5, "shape": 1, "size": 0.1, "pale": 0.3, "offset": 0.5, "likeness": 3}
+    reasons = {
+        "read_first": 0.3,
+        "read_last": 0.3,
+        "find_first": 0.3,
+        "find_last": 0.3,
+        "rst": 0.5,
+        "own_time": 0.2,
+        "look_back": 0.2,
+    }
+    words = {"answer": 2, "time": 0.1, "moved": 0.3, "new": 0.3, **reasons}
+    seen = {name: weight / 2 for name, weight in looks.items()} | words
+    return {
+        "looks": Plan({"vision": 1e-3}, looks, lambda n: draw_gallery(n, config, writer, 32)),
+        "finding": Plan({"detector": 7e-4, "oracle": 7e-4}, {}, lambda n: draw_frames(n, config, 5, 4)),
+        "symbols": Plan({"language": 1e-3, "mapping": 1e-3}, words, lambda n: draw_symbols(n, config, writer, 6, 6)),
+        "pictures": Plan(
+            {"vision": 3e-4, "language": 3e-4, "mapping": 3e-4}, seen, lambda n: draw_teaching(n, config, writer, 4, 6)
+        ),
+        "joint": Plan(
+            {"vision": 1e-4, "language": 1e-4, "mapping": 1e-4, "detector": 2e-4},
+            seen,
+            lambda n: draw_teaching(n + 1_000_000, config, writer, 4, 6),
+        ),
+    }
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
