@@ -162,14 +162,13 @@ class TeachingObjective(nn.Module):
         losses |= self.history.losses(seen, batch.labels, times)
         answers = torch.from_numpy(packed.answers.reshape(len(clips), -1) % packed.segments.shape[1])
         last = len(output.layers) - 1
+        shapes = wanted_shapes(packed, batch.labels.owner, clips, batch.queries)
         for name, offset, frame in (("first", START, "first"), ("last", END, "last")):
             rows = answers + offset
             mass = attention_rows(self.model, output, packed, last, rows)
             losses[f"read_{name}"] = attention_loss(mass[:, :2], wanted_frames(packed, batch.queries, frame))
             mass = attention_rows(self.model, output, packed, last - 1, rows)
-            losses[f"find_{name}"] = attention_loss(
-                mass[:, :2], wanted_shapes(packed, batch.labels.owner, clips, batch.queries)
-            )
+            losses[f"find_{name}"] = attention_loss(mass[:, :2], shapes)
         losses |= self._hint_losses(output, batch)
         losses["rst"] = self._rst_loss(output, answers + RST, batch)
         right = answer_accuracy(output, packed, ANSWER_LENGTH)

@@ -156,15 +156,7 @@ def _plans(config: Any, writer: Any) -> dict[Phase, Plan]:
     from devil.training.warmup import draw_frames
 
     looks = {"found": 1, "colour": 0.5, "shape": 1, "size": 0.1, "pale": 0.3, "offset": 0.5, "likeness": 3}
-    reasons = {
-        "read_first": 0.3,
-        "read_last": 0.3,
-        "find_first": 0.3,
-        "find_last": 0.3,
-        "rst": 0.5,
-        "own_time": 0.2,
-        "look_back": 0.2,
-    }
+    reasons = dict.fromkeys(("read_first", "read_last", "find_first", "find_last", "own_time", "look_back", "rst"), 0.5)
     words = {"answer": 2, "time": 0.1, "moved": 0.3, "new": 0.3, **reasons}
     seen = {name: weight / 2 for name, weight in looks.items()} | words
     return {

@@ -171,13 +171,9 @@ def test_visual_tokens_are_led_to_their_time_and_to_their_shape_in_the_frame_bef
             assert shape >= 0
             (told,) = packed.token_ids[clip][times[clip, row]]
             assert told == writer.text(timestamp(batch.samples[clip].clip.times[frame]))[0]
-            earlier = [
-                divmod(int(np.flatnonzero(visual == found)[0]), tokens) for found in before[clip, row].nonzero()[0]
-            ]
-            expected = [
-                (frame - 1, other) for other in range(tokens) if frame and owner[clip, frame - 1, other] == shape
-            ]
-            assert earlier == expected
+            seen = [divmod(np.flatnonzero(visual == found)[0], tokens) for found in np.flatnonzero(before[clip, row])]
+            same = np.flatnonzero(owner[clip, frame - 1] == shape) if frame else []
+            assert seen == [(frame - 1, other) for other in same]
 
 
 def test_everything_taught_has_a_finite_gradient_and_training_heads_stay_out_of_the_checkpoint(batch):
@@ -212,7 +208,7 @@ def test_gallery_pictures_show_only_training_pairs_and_teach_no_words(writer):
     torch.manual_seed(0)
     losses, output = TeachingObjective(DevilModel(CONFIG), ReferentHeads(128), {}).taught(batch)
     assert output is None
-    assert set(losses) == {"found", "colour", "shape", "size", "pale", "offset"}
+    assert set(losses) == {"found", "colour", "shape", "size", "pale", "offset", "likeness"}
 
 
 def test_a_model_begins_able_to_copy_words(writer):
