@@ -6,11 +6,11 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
 import onnx_ir as ir
-import onnxruntime
 import torch
 from torch import Tensor
 
@@ -21,6 +21,9 @@ from devil.export.emulation import EmulateBf16
 from devil.export.fidelity import Measures, compare_detections, compare_tensors, over_budget, worst
 from devil.export.onnx_file import save_model
 from devil.model.devil import DevilModel
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 Arrays = dict[str, np.ndarray]
 FrameSize = tuple[int, int] | None
@@ -89,20 +92,23 @@ class _Graph:
         return dict(zip(names, self.session.run(names, typed), strict=True))
 
 
-def _session(path: Path, options: onnxruntime.SessionOptions | None = None) -> onnxruntime.InferenceSession:
-    options = options or onnxruntime.SessionOptions()
+def _session(path: Path, optimise: bool = True) -> onnxruntime.InferenceSession:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    if not optimise:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
 def _emulated(path: Path) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    """The graph with every result rounded to bf16; ONNX Runtime may not fold the rounding away."""
     with tempfile.TemporaryDirectory(prefix="devil-export-") as folder:
         model = ir.load(path)
         EmulateBf16()(model)
         save_model(model, Path(folder) / path.name)
-        return _session(Path(folder) / path.name, options)
+        return _session(Path(folder) / path.name, optimise=False)
 
 
 def _vision(graph: _Graph, model: DevilModel, _frame_size: FrameSize) -> Iterator[Measures]:

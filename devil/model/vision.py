@@ -54,7 +54,7 @@ class VisionTower(nn.Module):
             x = x + self._attention(layer.self_attn, layer.layer_norm1(x), cos, sin)
             x = x + layer.mlp(layer.layer_norm2(x))
         x = encoder.post_layernorm(x)
-        return x.view(len(x), -1, self.config.merge**2, self.config.hidden).mean(2)
+        return x.view(x.shape[0], -1, self.config.merge**2, self.config.hidden).mean(2)
 
     def _normalised(self, patches: Tensor) -> Tensor:
         pixels = patches.unflatten(2, (3, -1)).float() / 255  # [F, P, 3, patch²]
