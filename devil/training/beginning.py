@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from devil.model.devil import DevilModel
 from devil.prompt import PromptWriter, timestamp
+from devil.training.codes import time_code
 from devil.training.tokenizer import LONGEST_CLIP
 
 _SPREAD = 0.3  # of the embeddings: text is as loud as the visual tokens
 _QUIET = 0.2  # of that is left in the output weights, so that the first predictions are nearly uniform
+_PATCH_SCALE = 0.1  # brings a patch's cosine coefficients, which fall with frequency, near one
 _WRITERS = ("o_proj", "out_proj", "down_proj", "fc2")  # layers that write to the residual stream
-_WAVES = (0.8, 50.0)  # seconds, shortest and longest
 
 
 def begin(model: DevilModel, writer: PromptWriter) -> None:
@@ -25,6 +26,7 @@ def begin(model: DevilModel, writer: PromptWriter) -> None:
     """
     _begin_layers(model.model.vision_encoder, model.devil.vision.layers)
     _begin_layers(model.model.layers, model.devil.language.layers)
+    _begin_patches(model.model.vision_encoder.vision_encoder.embeddings.patch_embedding)
     _begin_words(model, writer)
 
 
@@ -38,6 +40,27 @@ def _begin_layers(stack: nn.Module, layers: int) -> None:
 
 
 @torch.no_grad()
+def _begin_patches(embedding: nn.Conv2d) -> None:
+    """Patches start out as their lowest cosine frequencies, half of them of brightness, a quarter of each colour axis.
+
+    White-noise filters see hardly anything of what a picture shows; these see edges and corners from the first step.
+    """
+    outputs, _, size, _ = embedding.weight.shape
+    wave = torch.arange(size, dtype=torch.float32)
+    cosines = torch.cos(math.pi / size * (wave + 0.5) * wave[:, None]) * math.sqrt(2 / size)  # [frequency, pixel]
+    cosines[0] /= math.sqrt(2)
+    by_frequency = sorted((row + column, row, column) for row in range(size) for column in range(size))
+    axes = torch.tensor([[1.0, 1.0, 1.0], [1.0, -1.0, 0.0], [1.0, 1.0, -2.0]])
+    filters = []
+    counts = (outputs - 2 * (outputs // 4), outputs // 4, outputs // 4)
+    for axis, count in zip(axes / axes.norm(dim=1, keepdim=True), counts, strict=True):
+        for total, row, column in by_frequency[:count]:
+            plane = cosines[row][:, None] * cosines[column] * (1 + total) * _PATCH_SCALE
+            filters.append(axis[:, None, None] * plane)
+    embedding.weight.copy_(torch.stack(filters))
+
+
+@torch.no_grad()
 def _begin_words(model: DevilModel, writer: PromptWriter) -> None:
     """Output weights start as the embeddings, so that copying a token is easy, and times start out as a smooth code."""
     table, head = model.model.embed_tokens.weight, model.lm_head.weight
@@ -46,10 +69,3 @@ def _begin_words(model: DevilModel, writer: PromptWriter) -> None:
         (token,) = writer.text(timestamp(tenth / 10))
         table[token] = (table[token] + 2 * _SPREAD * time_code(tenth / 10, table.shape[1])) / math.sqrt(3)
     head.copy_(_QUIET * table)
-
-
-def time_code(seconds: float, size: int) -> Tensor:
-    """Sines and cosines of `size` / 2 wave lengths, [size], mean square 1/2."""
-    waves = torch.logspace(math.log10(_WAVES[0]), math.log10(_WAVES[1]), size // 2)
-    angles = 2 * math.pi * seconds / waves
-    return torch.cat([angles.sin(), angles.cos()])

@@ -8,8 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from devil.data.shapes import COLOURS, SHAPES
+from devil.training.codes import time_code
 from devil.training.labels import SIZES, TokenLabels
 from devil.training.tokenizer import LONGEST_CLIP
+
+_TIME_CODE = 64  # values of a time's code
 
 
 class AppearanceHeads(nn.Module):
@@ -47,13 +50,19 @@ class AppearanceHeads(nn.Module):
 
 
 class HistoryHeads(nn.Module):
-    """From a visual token inside the language model: the time of its frame, and what its shape has just done."""
+    """From a visual token inside the language model: the time of its frame, and what its shape has just done.
+
+    The time is told as a smooth code and judged by its nearness to the codes of all tenths of a second, so that what is
+    learned about one time holds for its neighbours.
+    """
 
     def __init__(self, hidden: int):
         super().__init__()
         self.norm = nn.LayerNorm(hidden)
-        self.sizes = {"time": round(LONGEST_CLIP * 10) + 1, "moved": 1, "new": 1}
+        self.sizes = {"time": _TIME_CODE, "moved": 1, "new": 1}
         self.out = nn.Linear(hidden, sum(self.sizes.values()))
+        codes = [time_code(tenth / 10, _TIME_CODE) for tenth in range(round(LONGEST_CLIP * 10) + 1)]
+        self.register_buffer("codes", torch.stack(codes), persistent=False)
 
     def losses(self, tokens: Tensor, labels: TokenLabels, times: np.ndarray) -> dict[str, Tensor]:
         """Tokens [B, T, G, hidden] with labels [B, T, G] and seconds [B, T]; unweighted."""
@@ -61,7 +70,7 @@ class HistoryHeads(nn.Module):
         owned = torch.from_numpy(labels.owner >= 0).to(tokens.device)
         tenths = torch.from_numpy(np.rint(times * 10).astype(np.int64)).to(tokens.device)
         return {
-            "time": F.cross_entropy(said["time"][owned], tenths[..., None].expand(owned.shape)[owned]),
+            "time": F.cross_entropy(said["time"][owned] @ self.codes.T, tenths[..., None].expand(owned.shape)[owned]),
             "moved": _judged(said["moved"][..., 0], labels.moved, owned),
             "new": _judged(said["new"][..., 0], labels.new, owned),
         }
