@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from devil.data.scene import Query
+from devil.data.script import KINDS
 from devil.data.shapes import COLOURS, SHAPES
 from devil.training.codes import time_code
 from devil.training.labels import SIZES, TokenLabels
@@ -76,6 +80,30 @@ class HistoryHeads(nn.Module):
         }
 
 
+class QuestionHeads(nn.Module):
+    """From a token of the answer inside the language model: what the sentence names, and which event it asks for."""
+
+    def __init__(self, hidden: int):
+        super().__init__()
+        self.norm = nn.LayerNorm(hidden)
+        self.sizes = [len(COLOURS), len(SHAPES), len(KINDS)]
+        self.out = nn.Linear(hidden, sum(self.sizes))
+
+    def loss(self, tokens: Tensor, queries: Sequence[Query]) -> Tensor:
+        """Tokens [N, hidden] of N questions; colours and shapes that a sentence does not name are left out."""
+        said = self.out(self.norm(tokens)).split(self.sizes, -1)
+        named = np.array([_named(query) for query in queries], np.int64).T
+        return sum(_classified(logits, wanted) for logits, wanted in zip(said, named, strict=True))
+
+
+def _named(query: Query) -> tuple[int, int, int]:
+    """Indices of colour, shape (-1 where not named) and kind."""
+    words = query.sentence.rstrip("?").split()
+    colour = [index for index, name in enumerate(COLOURS) if name in words]
+    shape = [index for index, name in enumerate(SHAPES) if name in words]
+    return (colour or [-1])[0], (shape or [-1])[0], KINDS.index(query.kind)
+
+
 class ReferentHeads(nn.Module):
     """From an RST: the colour and the shape it stands for; and the other way round, the text vector of a pair.
 
@@ -94,7 +122,9 @@ class ReferentHeads(nn.Module):
 
 def _classified(logits: Tensor, labels: np.ndarray) -> Tensor:
     wanted = torch.from_numpy(labels).to(logits.device).flatten()
-    return F.cross_entropy(logits.flatten(0, -2), wanted, ignore_index=-1)
+    return F.cross_entropy(logits.flatten(0, -2), wanted, ignore_index=-1, reduction="sum") / max(
+        (labels >= 0).sum(), 1
+    )
 
 
 def _judged(logits: Tensor, labels: np.ndarray, owned: Tensor) -> Tensor:

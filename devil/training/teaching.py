@@ -8,6 +8,7 @@ the RST stands for.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from devil.data.scene import Query
 from devil.model.devil import DevilModel
 from devil.prompt import PromptWriter, stvg_answer
 from devil.training.gallery import gallery
-from devil.training.heads import AppearanceHeads, HistoryHeads, ReferentHeads
+from devil.training.heads import AppearanceHeads, HistoryHeads, QuestionHeads, ReferentHeads
 from devil.training.hints import own_times, shapes_before, some_owned, wanted_frames, wanted_shapes
 from devil.training.labels import TokenLabels
 from devil.training.language import (
@@ -129,6 +130,7 @@ class TeachingObjective(nn.Module):
         self.model, self.referents, self.weights = model, referents, weights
         self.appearance = AppearanceHeads(hidden)
         self.history = HistoryHeads(hidden)
+        self.questions = QuestionHeads(hidden)
         self.symbols = SymbolTokens(hidden)
 
     def forward(self, batch: TeachingBatch) -> dict[str, Tensor]:
@@ -168,6 +170,8 @@ class TeachingObjective(nn.Module):
             mass = attention_rows(self.model, output, packed, last, rows)
             losses[f"read_{name}"] = attention_loss(mass[:, :2], wanted_frames(packed, batch.queries, frame))
             mass = attention_rows(self.model, output, packed, last - 1, rows)
+            asked = output.layers[last - 1].gather(1, rows[..., None].expand(-1, -1, output.hidden.shape[-1]))
+            losses[f"asked_{name}"] = self.questions.loss(asked.flatten(0, 1), list(chain(*batch.queries)))
             losses[f"find_{name}"] = attention_loss(mass[:, :2], shapes)
         losses |= self._hint_losses(output, batch)
         losses["rst"] = self._rst_loss(output, answers + RST, batch)

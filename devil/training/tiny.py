@@ -143,7 +143,8 @@ class Course:
         base, teaching = self.model.model, self.teaching
         modules: dict[str, Sequence[Any]] = {
             "vision": (base.vision_encoder, base.mm_projector, teaching.appearance),
-            "language": (base.layers, base.norm, base.embed_tokens, self.model.lm_head, teaching.history),
+            "language": (base.layers, base.norm, base.embed_tokens, self.model.lm_head),
+            "reasons": (teaching.history, teaching.questions),
             "mapping": (base.g_dino.llm_feat_map,),
             "detector": (base.g_dino.backbone, base.g_dino.input_proj, base.g_dino.transformer, base.g_dino.bbox_embed),
             "oracle": (self.finding.referents,),
@@ -157,17 +158,21 @@ def _plans(config: Any, writer: Any) -> dict[Phase, Plan]:
 
     looks = {"found": 1, "colour": 0.5, "shape": 1, "size": 0.1, "pale": 0.3, "offset": 0.5, "likeness": 3}
     reasons = dict.fromkeys(("read_first", "read_last", "find_first", "find_last", "own_time", "look_back", "rst"), 0.5)
-    words = {"answer": 2, "time": 0.1, "moved": 0.3, "new": 0.3, **reasons}
+    words = {"answer": 2, "time": 0.2, "asked_first": 0.2, "asked_last": 0.2, "moved": 0.3, "new": 0.3, **reasons}
     seen = {name: weight / 2 for name, weight in looks.items()} | words
     return {
         "looks": Plan({"vision": 1e-3}, looks, lambda n: draw_gallery(n, config, writer, 32)),
         "finding": Plan({"detector": 7e-4, "oracle": 7e-4}, {}, lambda n: draw_frames(n, config, 5, 4)),
-        "symbols": Plan({"language": 1e-3, "mapping": 1e-3}, words, lambda n: draw_symbols(n, config, writer, 6, 6)),
+        "symbols": Plan(
+            {"language": 1e-3, "reasons": 1e-3, "mapping": 1e-3}, words, lambda n: draw_symbols(n, config, writer, 6, 6)
+        ),
         "pictures": Plan(
-            {"vision": 3e-4, "language": 3e-4, "mapping": 3e-4}, seen, lambda n: draw_teaching(n, config, writer, 4, 6)
+            {"vision": 3e-4, "language": 3e-4, "reasons": 3e-4, "mapping": 3e-4},
+            seen,
+            lambda n: draw_teaching(n, config, writer, 4, 6),
         ),
         "joint": Plan(
-            {"vision": 1e-4, "language": 1e-4, "mapping": 1e-4, "detector": 2e-4},
+            {"vision": 1e-4, "language": 1e-4, "reasons": 1e-4, "mapping": 1e-4, "detector": 2e-4},
             seen,
             lambda n: draw_teaching(n + 1_000_000, config, writer, 4, 6),
         ),
