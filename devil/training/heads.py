@@ -49,7 +49,7 @@ class AppearanceHeads(nn.Module):
             "shape": _classified(said["shape"], labels.shape),
             "size": _classified(said["size"], labels.size),
             "pale": _judged(said["pale"][..., 0], labels.pale, owned),
-            "offset": F.l1_loss(said["offset"][owned], torch.from_numpy(labels.offset).to(tokens.device)[owned]),
+            "offset": _distance(said["offset"], labels.offset, labels.owner >= 0),
         }
 
 
@@ -63,7 +63,7 @@ class HistoryHeads(nn.Module):
     def __init__(self, hidden: int):
         super().__init__()
         self.norm = nn.LayerNorm(hidden)
-        self.sizes = {"time": _TIME_CODE, "moved": 1, "new": 1}
+        self.sizes = {"time": _TIME_CODE, "moved": 1, "new": 1, "before": 4}
         self.out = nn.Linear(hidden, sum(self.sizes.values()))
         codes = [time_code(tenth / 10, _TIME_CODE) for tenth in range(round(LONGEST_CLIP * 10) + 1)]
         self.register_buffer("codes", torch.stack(codes), persistent=False)
@@ -77,6 +77,7 @@ class HistoryHeads(nn.Module):
             "time": F.cross_entropy(said["time"][owned] @ self.codes.T, tenths[..., None].expand(owned.shape)[owned]),
             "moved": _judged(said["moved"][..., 0], labels.moved, owned),
             "new": _judged(said["new"][..., 0], labels.new, owned),
+            "before": _distance(said["before"], labels.before, labels.had),
         }
 
 
@@ -129,3 +130,9 @@ def _classified(logits: Tensor, labels: np.ndarray) -> Tensor:
 
 def _judged(logits: Tensor, labels: np.ndarray, owned: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits[owned], torch.from_numpy(labels).to(logits.device)[owned].float())
+
+
+def _distance(said: Tensor, wanted: np.ndarray, counts: np.ndarray) -> Tensor:
+    """Mean absolute distance over the tokens that count; 0 if none does."""
+    chosen = torch.from_numpy(counts).to(said.device)
+    return (said - torch.from_numpy(wanted).to(said.device))[chosen].abs().sum() / max(4 * counts.sum(), 1)

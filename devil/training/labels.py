@@ -21,6 +21,8 @@ class TokenLabels:
         offset: float32 [T, G, 4], the shape's centre within the cell (0–1) and its width and height in cells.
         pale, moved, new: bool [T, G], whether the owned shape shows its pale face, is on its way since the previous
             frame, was not there in the previous frame.
+        before: float32 [T, G, 4], the owned shape's `offset` in the previous frame, within the cell it was in then.
+        had: bool [T, G], whether it was there.
     """
 
     owner: np.ndarray
@@ -31,6 +33,8 @@ class TokenLabels:
     pale: np.ndarray
     moved: np.ndarray
     new: np.ndarray
+    before: np.ndarray
+    had: np.ndarray
 
 
 def token_labels(clip: SyntheticClip, grid: tuple[int, int]) -> TokenLabels:
@@ -64,6 +68,8 @@ def token_labels(clip: SyntheticClip, grid: tuple[int, int]) -> TokenLabels:
         pale=pale[who, when] & owned,
         moved=_moved(clip)[who, when] & owned,
         new=_new(clip.visible)[who, when] & owned,
+        before=offset[who, np.maximum(when - 1, 0)] * owned[..., None],
+        had=clip.visible[who, np.maximum(when - 1, 0)] & owned & (when > 0),
     )
 
 

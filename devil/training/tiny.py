@@ -157,22 +157,21 @@ def _plans(config: Any, writer: Any) -> dict[Phase, Plan]:
     from devil.training.warmup import draw_frames
 
     looks = {"found": 1, "colour": 0.5, "shape": 1, "size": 0.1, "pale": 0.3, "offset": 0.5, "likeness": 3}
-    reasons = dict.fromkeys(("read_first", "read_last", "find_first", "find_last", "own_time", "look_back", "rst"), 0.5)
-    words = {"answer": 2, "time": 0.2, "asked_first": 0.2, "asked_last": 0.2, "moved": 0.3, "new": 0.3, **reasons}
+    past = {"time": 0.2, "moved": 0.5, "new": 0.3, "before": 1}
+    question = {"answer": 2, "asked_first": 0.2, "asked_last": 0.2, "rst": 0.5}
+    attention = dict.fromkeys(("read_first", "read_last", "find_first", "find_last", "own_time", "look_back"), 0.5)
+    words = question | past | attention
     seen = {name: weight / 2 for name, weight in looks.items()} | words
+    told = ("language", "reasons", "mapping")
     return {
         "looks": Plan({"vision": 1e-3}, looks, lambda n: draw_gallery(n, config, writer, 32)),
         "finding": Plan({"detector": 7e-4, "oracle": 7e-4}, {}, lambda n: draw_frames(n, config, 5, 4)),
-        "symbols": Plan(
-            {"language": 1e-3, "reasons": 1e-3, "mapping": 1e-3}, words, lambda n: draw_symbols(n, config, writer, 6, 6)
-        ),
+        "symbols": Plan(dict.fromkeys(told, 1e-3), words, lambda n: draw_symbols(n, config, writer, 6, 6)),
         "pictures": Plan(
-            {"vision": 3e-4, "language": 3e-4, "reasons": 3e-4, "mapping": 3e-4},
-            seen,
-            lambda n: draw_teaching(n, config, writer, 4, 6),
+            dict.fromkeys(("vision", *told), 3e-4), seen, lambda n: draw_teaching(n, config, writer, 4, 6)
         ),
         "joint": Plan(
-            {"vision": 1e-4, "language": 1e-4, "reasons": 1e-4, "mapping": 1e-4, "detector": 2e-4},
+            dict.fromkeys(("vision", *told), 1e-4) | {"detector": 2e-4},
             seen,
             lambda n: draw_teaching(n + 1_000_000, config, writer, 4, 6),
         ),
