@@ -196,3 +196,39 @@ assert library.getCreators(ctypes.byref(count)) and count.value == 1
 library.setLoggerFinder(None)
 """
     run(sys.executable, "-c", code, tmp_path / "plugins" / "libdevil_msda_tensorrt.so")
+
+
+@pytest.fixture(scope="module")
+def gpu_check(tmp_path_factory):
+    """The program that runs the CUDA kernels on the GPU here."""
+    build = tmp_path_factory.mktemp("gpu")
+    program = build / "gpu_check"
+    configure(SOURCES, build, "-DSANITIZE=OFF", "-DCMAKE_BUILD_TYPE=Release")
+    run(CMAKE, "--build", build, "--target", "msda_cpu")
+    objects = sorted(build.rglob("*.cpp.o"))
+    includes = [f"-I{PLUGINS / folder}" for folder in ("include", "cpu", "cuda")]
+    sources = [SOURCES / "gpu_check.cu", PLUGINS / "cuda" / "launch.cu"]
+    run(NVCC, "-std=c++17", "-O3", "-arch=native", "-DMSDA_X86_KERNELS", *includes, "-o", program, *sources, *objects)
+    return program
+
+
+def has_gpu():
+    listed = shutil.which("nvidia-smi") and subprocess.run(["nvidia-smi", "-L"], capture_output=True)
+    return bool(listed) and listed.returncode == 0
+
+
+needs_gpu = pytest.mark.skipif(not has_gpu() or not NVCC or not CMAKE, reason="needs a GPU, nvcc and CMake")
+
+
+@needs_gpu
+@pytest.mark.gpu
+def test_cuda_kernels_on_the_gpu_equal_the_reference(gpu_check):
+    assert "calls checked" in run(gpu_check, "time")
+
+
+@needs_gpu
+@pytest.mark.gpu
+@pytest.mark.skipif(not shutil.which("compute-sanitizer"), reason="needs compute-sanitizer")
+@pytest.mark.parametrize("tool", ["memcheck", "racecheck"])
+def test_cuda_kernels_are_clean_under_compute_sanitizer(gpu_check, tool):
+    run("compute-sanitizer", "--tool", tool, "--error-exitcode", "3", gpu_check)
