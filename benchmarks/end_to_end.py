@@ -19,15 +19,16 @@ import tyro
 from harness import Row, faster, figure, paired_medians, report
 
 from devil.assets import reference_checkpoint
+from devil.bundle import read_manifest, write_manifest
 from devil.clip import load_clip
 from devil.config import DevilConfig
 from devil.data.clips import picture_size
 from devil.data.scene import make_scene
 from devil.data.writer import write_scene
-from devil.export.bundle import ExportOptions, export
+from devil.export.bundle import write_bundle
+from devil.export.graphs import GraphBuilder
 from devil.metrics import box_iou
-from devil.model.checkpoint import TOKENIZER, load_model, save_model
-from devil.model.devil import DevilModel
+from devil.model.checkpoint import TOKENIZER, load_model
 from devil.model.inference import TorchAnswer, TorchGrounder
 from devil.prompt import PromptWriter
 from devil.runtime.answer import Answer
@@ -53,10 +54,11 @@ def main(options: Options) -> None:
     torch.set_num_threads(2)
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
+        bundles = export_bundles(checkpoint, scratch)
         rows = [
-            *language_rows(checkpoint, scratch),
-            *agreement_rows(checkpoint, scratch, 4 if options.quick else 20),
-            *speed_rows(checkpoint, scratch, 3 if options.quick else 7),
+            *language_rows(checkpoint, bundles["fp32"]),
+            *agreement_rows(checkpoint, bundles, scratch, 4 if options.quick else 20),
+            *speed_rows(checkpoint, bundles, scratch, 3 if options.quick else 7),
             import_row(),
         ]
         if not options.quick:
@@ -64,10 +66,19 @@ def main(options: Options) -> None:
     report("end_to_end", rows, options.json)
 
 
-def language_rows(checkpoint: Path, scratch: Path) -> list[Row]:
+def export_bundles(checkpoint: Path, scratch: Path) -> dict[str, Path]:
+    """The checkpoint's bundle in each precision."""
+    builder = GraphBuilder(load_model(checkpoint))
+    folders = {precision: scratch / precision for precision in ("fp32", "fp16")}
+    for precision, folder in folders.items():
+        write_bundle(builder, precision, checkpoint / TOKENIZER, checkpoint.name, folder, lambda _: None)
+    return folders
+
+
+def language_rows(checkpoint: Path, bundle: Path) -> list[Row]:
     """Logits of prefill and 32 decoding steps on one prompt, against transformers, in fp32."""
     model = load_model(checkpoint)
-    grounder = Grounder.open(bundle(checkpoint, scratch, "fp32"))
+    grounder = Grounder.open(bundle)
     torch.manual_seed(0)
     config = model.devil
     visual = torch.randn(40, config.language.hidden)
@@ -84,7 +95,7 @@ def language_rows(checkpoint: Path, scratch: Path) -> list[Row]:
     return [figure("language graph, prefill + 32 steps, max |Δlogit|", worst, "", "≤ 1e-4", worst <= 1e-4)]
 
 
-def agreement_rows(checkpoint: Path, scratch: Path, clips: int) -> list[Row]:
+def agreement_rows(checkpoint: Path, bundles: dict[str, Path], scratch: Path, clips: int) -> list[Row]:
     """Texts, spans and tubes of the bundles against the PyTorch model on synthetic clips."""
     reference = torch_grounder(checkpoint)
     config = reference.model.devil
@@ -97,7 +108,7 @@ def agreement_rows(checkpoint: Path, scratch: Path, clips: int) -> list[Row]:
         asked.append((path, sentence, reference.ground(load_clip(path, config), sentence)))
     rows = []
     for precision, least in (("fp32", 0.995), ("fp16", 0.97)):
-        grounder = Grounder.open(bundle(checkpoint, scratch, precision))
+        grounder = Grounder.open(bundles[precision])
         pairs = [(grounder.encode(path).ground(sentence), expected) for path, sentence, expected in asked]
         texts = statistics.mean(found.text == expected.text for found, expected in pairs)
         spans = statistics.mean(found.span == expected.span for found, expected in pairs)
@@ -120,28 +131,32 @@ def tube_overlap(found: Answer, expected: TorchAnswer) -> float:
     return float(box_iou(found.tube.boxes, boxes).mean())
 
 
-def speed_rows(checkpoint: Path, scratch: Path, rounds: int) -> list[Row]:
+def speed_rows(checkpoint: Path, bundles: dict[str, Path], scratch: Path, rounds: int) -> list[Row]:
     """A 64-frame run, and a second sentence on the same video, against PyTorch eager in this process."""
-    model = load_model(checkpoint)
-    config = dataclasses.replace(model.devil, frames=64, max_tokens=4 * model.devil.max_tokens)
-    folder = scratch / "sixty-four"
-    save_model(with_config(model, config), folder, checkpoint / TOKENIZER, torch.float32)
     scene = make_scene(3, "heldout")
     path = scratch / "speed.mp4"
     write_scene(path, scene, picture_size(scene, 128))
     sentences = [query.sentence for query in scene.queries[:2]]
-    reference = torch_grounder(folder)
+    reference = torch_grounder(checkpoint)
+    config = sixty_four_frames(reference.model.devil)
 
     def torch_run() -> None:
         reference.ground(load_clip(path, config), sentences[0])
 
     rows = []
-    for precision in ("fp32", "fp16"):
-        grounder = Grounder.open(bundle(folder, scratch, precision), threads=2)
+    for precision, bundle in bundles.items():
+        manifest = read_manifest(bundle)
+        write_manifest(bundle, dataclasses.replace(manifest, config=config))  # the graphs take any number of frames
+        grounder = Grounder.open(bundle, threads=2)
         ours, theirs = paired_medians([lambda g=grounder: g.encode(path).ground(sentences[0]), torch_run], rounds)
         rows.append(faster(f"{precision}, 64 frames, whole run", "PyTorch eager fp32", ours, theirs, "s", 1.0))
         rows += second_sentence_rows(grounder, path, sentences, precision, rounds)
     return rows
+
+
+def sixty_four_frames(config: DevilConfig) -> DevilConfig:
+    """The same model asked about 64 frames, each as large as before."""
+    return dataclasses.replace(config, frames=64, max_tokens=config.max_tokens * 64 // config.frames)
 
 
 def second_sentence_rows(
@@ -208,20 +223,6 @@ def write_flat_video(path: Path, seconds: int) -> None:
 def torch_grounder(checkpoint: Path) -> TorchGrounder:
     model = load_model(checkpoint)
     return TorchGrounder(model, PromptWriter(checkpoint / TOKENIZER, model.devil))
-
-
-def with_config(model: DevilModel, config: DevilConfig) -> DevilModel:
-    """The same weights asked about more frames."""
-    model.devil = config
-    return model
-
-
-def bundle(checkpoint: Path, scratch: Path, precision: str) -> Path:
-    """The checkpoint's bundle, exported once."""
-    folder = scratch / f"{checkpoint.name}-{precision}"
-    if not folder.exists():
-        export(ExportOptions(model=checkpoint, precision=precision, output=folder))
-    return folder
 
 
 if __name__ == "__main__":
