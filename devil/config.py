@@ -179,7 +179,7 @@ def level_shapes(height: int, width: int) -> tuple[tuple[int, int], ...]:
 PRESETS: dict[str, DevilConfig] = {
     "7b": DevilConfig(),
     "tiny": DevilConfig(
-        vision=VisionConfig(hidden=96, layers=3, heads=4, mlp=288, patch=7, merge=4),
+        vision=VisionConfig(hidden=128, layers=3, heads=4, mlp=512),
         language=LanguageConfig(hidden=256, layers=4, heads=4, kv_heads=2, mlp=512, vocab=656, context=4096),
         detector=DetectorConfig(
             backbone=SwinConfig(embed=32, depths=(1, 2, 2, 1), heads=(1, 2, 4, 8), window=4),
