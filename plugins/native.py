@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -61,10 +62,9 @@ def native_available() -> bool:
 
 def instruction_sets() -> list[str]:
     """The instruction sets of the CPU kernel that this processor has, slowest first; empty without the library."""
-    path = native_path()
-    if path is None:
+    opened = _opened()
+    if opened is None:
         return []
-    opened = load(path)
     return [name for name, isa in ISAS.items() if isa >= 0 and opened.devil_msda_isa_name(isa)]
 
 
@@ -153,15 +153,21 @@ def invoke(function: str, *arguments: object) -> None:
     Raises:
         EngineError: no library, or what the function reported.
     """
-    path = native_path()
-    if path is None:
+    opened = _opened()
+    if opened is None:
         raise EngineError(
             "deformable attention: the native library is not built", "install the package again with a C++ compiler"
         )
     message = ctypes.create_string_buffer(_MESSAGE_BYTES)
-    called: Callable[..., int] = getattr(load(path), function)
+    called: Callable[..., int] = getattr(opened, function)
     if called(*arguments, message, ctypes.c_int(_MESSAGE_BYTES)):
         raise EngineError(f"deformable attention: {message.value.decode()}")
+
+
+@functools.cache
+def _opened() -> ctypes.CDLL | None:
+    path = native_path()
+    return None if path is None else load(path)
 
 
 def _run_rows(call: Call, isa: str, begin: int, end: int) -> None:

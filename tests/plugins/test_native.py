@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -176,17 +177,27 @@ def test_machine_code_loads_rows_128_bits_at_a_time_and_keeps_everything_in_regi
             assert len(re.findall(r"HFMA2", code)) >= 12, name  # blended two channels at a time
 
 
-@needs_build
-@needs_nvcc
-@pytest.mark.skipif(not tensorrt_headers(), reason="needs TensorRT's headers")
-@pytest.mark.slow
-@pytest.mark.tensorrt
-def test_the_plugin_library_exports_what_the_registry_asks_for(tmp_path):
+@pytest.fixture(scope="module")
+def plugin_library(tmp_path_factory):
+    """The TensorRT plugin, with machine code for one architecture."""
+    build = tmp_path_factory.mktemp("plugin")
     configure(
-        ROOT, tmp_path, f"-DTENSORRT_ROOT={tensorrt_headers().parent}", "-DDEVIL_CUDA_ARCHITECTURES=90",
+        ROOT, build, f"-DTENSORRT_ROOT={tensorrt_headers().parent}", "-DDEVIL_CUDA_ARCHITECTURES=90",
         "-DDEVIL_FETCH_HEADERS=OFF",
     )  # fmt: skip
-    run(CMAKE, "--build", tmp_path)
+    run(CMAKE, "--build", build)
+    return build / "plugins" / "libdevil_msda_tensorrt.so"
+
+
+needs_plugin = pytest.mark.skipif(
+    not CMAKE or not NVCC or not tensorrt_headers(), reason="needs CMake, nvcc and TensorRT's headers"
+)
+
+
+@needs_plugin
+@pytest.mark.slow
+@pytest.mark.tensorrt
+def test_the_plugin_library_exports_what_the_registry_asks_for(plugin_library):
     code = """
 import ctypes, sys
 library = ctypes.CDLL(sys.argv[1])
@@ -195,7 +206,24 @@ library.getCreators.restype = ctypes.c_void_p
 assert library.getCreators(ctypes.byref(count)) and count.value == 1
 library.setLoggerFinder(None)
 """
-    run(sys.executable, "-c", code, tmp_path / "plugins" / "libdevil_msda_tensorrt.so")
+    run(sys.executable, "-c", code, plugin_library)
+
+
+@needs_plugin
+@pytest.mark.slow
+@pytest.mark.tensorrt
+@pytest.mark.skipif(not find_spec("tensorrt_rtx"), reason="needs TensorRT-RTX (pip install tensorrt-rtx-cu13)")
+def test_the_creator_registers_with_tensorrt_rtx(plugin_library):
+    """In a process of its own: its registry works without a GPU, the use of custom plugins aborts."""
+    code = """
+import sys
+import tensorrt_rtx as trt
+registry = trt.get_plugin_registry()
+assert registry.load_library(sys.argv[1]) is not None
+creator = registry.get_creator("MultiScaleDeformableAttention", "1", "")
+assert creator is not None and creator.api_language == trt.APILanguage.CPP
+"""
+    run(sys.executable, "-c", code, plugin_library)
 
 
 @pytest.fixture(scope="module")
