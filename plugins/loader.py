@@ -6,7 +6,7 @@ import ctypes
 import functools
 import logging
 import sys
-from importlib import metadata, resources
+from importlib import metadata
 from pathlib import Path
 
 ABI = 1
@@ -31,12 +31,11 @@ def native_path() -> Path | None:
     there but does not fit is refused with one warning.
     """
     name = _NAMES.get(sys.platform, "libdevil_msda.so")
-    package = resources.files("devil.plugins")
-    folders = [Path(str(package)), *(Path(path) for path in sys.modules["devil.plugins"].__path__)]
+    folders = [Path(path) for path in sys.modules["devil.plugins"].__path__]  # two for an editable install
     checkout = Path(__file__).resolve().parent.parent
     if (checkout / "CMakeLists.txt").is_file():
         folders.append(checkout / "build" / "plugins")
-    for folder in dict.fromkeys(folders):
+    for folder in folders:
         path = folder / name
         if not path.is_file():
             continue
