@@ -70,6 +70,7 @@ def _download(scratch: Path, sources: str) -> Path:
         "Dir::Etc::sourceparts": scratch / "sources",
         "APT::Sandbox::User": "",
         "Acquire::Languages": "none",
+        "APT::Update::Error-Mode": "any",  # an archive that gives no answer is an error, not a warning
         "Acquire::Retries": 1,
         "Acquire::http::Timeout": 20,
         "Acquire::https::Timeout": 20,

@@ -9,6 +9,8 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
+from devil.errors import EngineError
+
 ABI = 1
 """Version of the C interface (`devil_msda_abi`) that this package calls."""
 
@@ -19,7 +21,7 @@ _ONNXRUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnx
 _log = logging.getLogger(__name__)
 
 
-class LibraryRefused(Exception):  # noqa: N818 - a verdict that callers turn into a warning, not a failure
+class LibraryRefusedError(EngineError):
     """The library cannot be used here; the message is one line that says why."""
 
 
@@ -41,7 +43,7 @@ def native_path() -> Path | None:
             continue
         try:
             load(path)
-        except LibraryRefused as reason:
+        except LibraryRefusedError as reason:
             _log.warning("deformable attention: %s; the ONNX function body is used", reason)
             continue
         return path
@@ -59,7 +61,7 @@ def library() -> Path | None:
         return None
     try:
         check_onnxruntime(path, _onnxruntime_version())
-    except LibraryRefused as reason:
+    except LibraryRefusedError as reason:
         _log.warning("deformable attention: %s; the ONNX function body is used", reason)
         return None
     return path
@@ -77,17 +79,17 @@ def load(path: Path) -> ctypes.CDLL:
     """Opens the library.
 
     Raises:
-        LibraryRefused: not a library, built for another processor, or with another C interface.
+        LibraryRefusedError: not a library, built for another processor, or with another C interface.
     """
     try:
         opened = ctypes.CDLL(str(path))
         abi = opened.devil_msda_abi()
     except OSError as error:
-        raise LibraryRefused(f"{path} does not load ({_one_line(error)})") from error
+        raise LibraryRefusedError(f"{path} does not load ({_one_line(error)})") from error
     except AttributeError as error:
-        raise LibraryRefused(f"{path} is another library") from error
+        raise LibraryRefusedError(f"{path} is another library") from error
     if abi != ABI:
-        raise LibraryRefused(f"{path} has C interface {abi}, this package needs {ABI}: install the package again")
+        raise LibraryRefusedError(f"{path} has C interface {abi}, this package needs {ABI}: install the package again")
     opened.devil_msda_isa_name.restype = ctypes.c_char_p
     return opened
 
@@ -96,13 +98,13 @@ def check_onnxruntime(path: Path, version: str | None) -> None:
     """Checks the library against an ONNX Runtime, given its version such as '1.31.1' (None: not installed).
 
     Raises:
-        LibraryRefused: the library was built without the operator, or the runtime is older than its C API.
+        LibraryRefusedError: the library was built without the operator, or the runtime is older than its C API.
     """
     api = load(path).devil_msda_onnxruntime_api()
     if api == 0:
-        raise LibraryRefused(f"{path} was built without ONNX Runtime's C API header")
+        raise LibraryRefusedError(f"{path} was built without ONNX Runtime's C API header")
     if version is not None and tuple(int(part) for part in version.split(".")[:2]) < (1, api):
-        raise LibraryRefused(f"{path} needs ONNX Runtime 1.{api} or newer, this is {version}")
+        raise LibraryRefusedError(f"{path} needs ONNX Runtime 1.{api} or newer, this is {version}")
 
 
 def _onnxruntime_version() -> str | None:

@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 from devil.plugins import library, loader, lowering
-from devil.plugins.loader import FUNCTION_BODY, LibraryRefused, check_onnxruntime, load, native_path
+from devil.plugins.loader import FUNCTION_BODY, LibraryRefusedError, check_onnxruntime, load, native_path
 
 needs_library = pytest.mark.skipif(native_path() is None, reason="the native library is not built")
 needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
@@ -29,7 +29,7 @@ def test_the_lowering_names_the_kernel():
 def test_a_file_that_is_no_library_is_refused(tmp_path):
     path = tmp_path / "libdevil_msda.so"
     path.write_bytes(b"\x7fELF")
-    with pytest.raises(LibraryRefused, match="does not load"):
+    with pytest.raises(LibraryRefusedError, match="does not load"):
         load(path)
 
 
@@ -40,17 +40,17 @@ def test_a_library_for_another_processor_is_refused(tmp_path):
     data[machine_field : machine_field + 2] = (243).to_bytes(2, "little")  # RISC-V
     path = tmp_path / "libdevil_msda.so"
     path.write_bytes(data)
-    with pytest.raises(LibraryRefused, match="does not load") as refusal:
+    with pytest.raises(LibraryRefusedError, match="does not load") as refusal:
         load(path)
     assert "\n" not in str(refusal.value)
 
 
 @needs_compiler
 def test_a_stranger_and_another_interface_are_refused(tmp_path):
-    with pytest.raises(LibraryRefused, match="is another library"):
+    with pytest.raises(LibraryRefusedError, match="is another library"):
         load(compiled(tmp_path, "int something(void) { return 1; }"))
     (tmp_path / "b").mkdir()
-    with pytest.raises(LibraryRefused, match="has C interface 99, this package needs 1: install"):
+    with pytest.raises(LibraryRefusedError, match="has C interface 99, this package needs 1: install"):
         load(compiled(tmp_path / "b", "int devil_msda_abi(void) { return 99; }"))
 
 
@@ -63,7 +63,7 @@ def test_a_library_without_the_operator_is_refused_for_onnx_runtime_only(tmp_pat
     """
     path = compiled(tmp_path, source)
     load(path)
-    with pytest.raises(LibraryRefused, match="was built without ONNX Runtime's C API header"):
+    with pytest.raises(LibraryRefusedError, match="was built without ONNX Runtime's C API header"):
         check_onnxruntime(path, "1.31.1")
 
 
@@ -74,7 +74,7 @@ def test_an_older_onnx_runtime_is_refused():
     check_onnxruntime(native_path(), "1.17.0")
     check_onnxruntime(native_path(), "2.0.0")
     check_onnxruntime(native_path(), None)
-    with pytest.raises(LibraryRefused, match=r"needs ONNX Runtime 1\.17 or newer, this is 1\.9\.0"):
+    with pytest.raises(LibraryRefusedError, match=r"needs ONNX Runtime 1\.17 or newer, this is 1\.9\.0"):
         check_onnxruntime(native_path(), "1.9.0")
 
 
