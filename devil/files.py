@@ -8,7 +8,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from devil.errors import OutputError
@@ -20,10 +20,14 @@ _CHUNK = 1 << 20
 def atomic_file(path: str | os.PathLike) -> Iterator[Path]:
     """Yields a temporary neighbour of `path` (same suffix) that replaces it when the block ends without an error.
 
+    A symbolic link stays; the file it names is replaced.
+
     Raises:
-        OutputError: the folder cannot be written or the disk is full.
+        OutputError: a folder or a device lies there, the folder cannot be written, or the disk is full.
     """
-    path = Path(path)
+    path = Path(os.path.realpath(path))
+    if path.exists() and not path.is_file():
+        raise OutputError(f"cannot write {path} (it is {'a folder' if path.is_dir() else 'a device'})", "name a file")
     with _explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
@@ -41,17 +45,19 @@ def atomic_file(path: str | os.PathLike) -> Iterator[Path]:
 def atomic_directory(path: str | os.PathLike) -> Iterator[Path]:
     """Yields a temporary neighbour folder that replaces the folder `path` when the block ends without an error.
 
+    A symbolic link stays; the folder it names is replaced.
+
     Raises:
         OutputError: the folder cannot be written or the disk is full.
     """
-    path = Path(path)
+    path = Path(os.path.realpath(path))
     with _explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-"))
         try:
             yield temporary
             os.chmod(temporary, 0o777 & ~_umask())
-            _replace_directory(temporary, path)
+            replace_directory(temporary, path)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
@@ -71,20 +77,42 @@ def sha256(path: str | os.PathLike) -> str:
     return digest.hexdigest()
 
 
-def _replace_directory(new: Path, path: Path) -> None:
-    """Folders cannot be replaced by one rename, so the old one steps aside first and comes back if the rename fails."""
-    if not path.exists():
-        os.rename(new, path)
-        return
+def digest_of(paths: Iterable[Path]) -> str:
+    """The hexadecimal SHA-256 of several files' names and bytes, in whatever order they come."""
+    listed = "".join(f"{path.name}{sha256(path)}" for path in sorted(paths))
+    return hashlib.sha256(listed.encode()).hexdigest()
+
+
+def replace_directory(new: Path, path: Path) -> None:
+    """Renames the folder `new` to `path`, where another folder may lie.
+
+    Folders cannot be replaced by one rename, so the old one steps aside first and comes back if the rename fails.
+    Where other processes replace it too, the last one wins.
+
+    Raises:
+        OSError: the system refuses.
+    """
     aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-old-"))
-    os.rename(path, aside / path.name)
     try:
-        os.rename(new, path)
-    except BaseException:
-        os.rename(aside / path.name, path)
-        raise
+        while not _stepped_in(new, path, Path(tempfile.mkdtemp(dir=aside)) / path.name):
+            pass
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def _stepped_in(new: Path, path: Path, aside: Path) -> bool:
+    """Whether `new` could become `path`; False where another process put a folder there in between."""
+    with contextlib.suppress(FileNotFoundError):
+        os.rename(path, aside)
+    try:
+        os.rename(new, path)
+    except BaseException as error:
+        if getattr(error, "errno", None) in (errno.ENOTEMPTY, errno.EEXIST):
+            return False
+        if aside.exists():
+            os.rename(aside, path)
+        raise
+    return True
 
 
 def _umask() -> int:

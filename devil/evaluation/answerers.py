@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 from devil.bundle import MANIFEST
 from devil.clip import Clip
 from devil.errors import MissingPackageError
-from devil.files import sha256
+from devil.files import digest_of, sha256
 from devil.tube import to_pixels
 
 Segment = tuple[int, int] | None
@@ -116,7 +115,7 @@ class ModelAnswerer:
             "model": folder.resolve().name,
             "precision": "fp32",
             "engine": "PyTorch",
-            "digest": _folder_digest(folder),
+            "digest": digest_of(path for path in folder.iterdir() if path.suffix in (".json", ".safetensors")),
         }
         self._key, self._clip = None, None
 
@@ -137,8 +136,3 @@ def _reply(text: str, span: tuple[float, float] | None, clip: Clip, track: np.nd
     """From boxes [U, 4] in the distinct frames of a clip to boxes in its samples."""
     boxes = np.full((len(clip.rows), 4), np.nan) if track is None else track[clip.rows].astype(np.float64)
     return Reply(text, span, clip.times, clip.indices[clip.rows], boxes)
-
-
-def _folder_digest(folder: Path) -> str:
-    names = sorted(path for path in folder.iterdir() if path.suffix in (".json", ".safetensors", ".bin"))
-    return hashlib.sha256("".join(path.name + sha256(path) for path in names).encode()).hexdigest()

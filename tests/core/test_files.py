@@ -49,6 +49,41 @@ def test_files_get_the_permissions_of_ordinary_files(tmp_path):
     assert (tmp_path / "atomic").stat().st_mode == plain.stat().st_mode
 
 
+def test_a_link_stays_and_what_it_names_is_replaced(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real.txt").write_text("old")
+    (tmp_path / "link").symlink_to("real")
+    (tmp_path / "link.txt").symlink_to("real.txt")
+    write_text(tmp_path / "link.txt", "new")
+    with atomic_directory(tmp_path / "link") as temporary:
+        (temporary / "one").write_text("1")
+    assert (tmp_path / "link.txt").is_symlink()
+    assert (tmp_path / "real.txt").read_text() == "new"
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real" / "one").read_text() == "1"
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_a_device_is_not_replaced_by_a_file(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OutputError, match="a device"):
+        write_text(tmp_path / "pipe", "")
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_processes_that_replace_one_folder_together_leave_one_whole(tmp_path):
+    code = f"""
+from devil.files import atomic_directory
+for turn in range(200):
+    with atomic_directory({str(tmp_path / "bundle")!r}) as temporary:
+        (temporary / "one").write_text(str(turn))
+"""
+    processes = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(3)]
+    assert [process.wait() for process in processes] == [0, 0, 0]
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+    assert (tmp_path / "bundle" / "one").read_text() == "199"
+
+
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])
 def test_the_systems_refusals_become_one_line(tmp_path, number):
     with pytest.raises(OutputError, match=os.strerror(number)) as caught, atomic_file(tmp_path / "x"):
