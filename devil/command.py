@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import inspect
+import io
 import json
 import os
 import signal
 import sys
 from collections.abc import Callable
-from typing import TypeVar
+from pathlib import Path
+from typing import Annotated, TypeVar
 
-from devil.errors import DevilError
+import tyro
+
+from devil.errors import DevilError, UsageError
 
 Options = TypeVar("Options")
 
+# Types of options; what is left out says in its help what happens then.
+File = Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")]
+Folder = Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")]
+Flag = Annotated[bool, tyro.conf.arg(help_behavior_hint="")]
+Threads = Annotated[int, tyro.conf.arg(metavar="N", help_behavior_hint="")]
+
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
+MOST_THREADS = 1024
 
 
 def run_command(
@@ -29,9 +40,8 @@ def run_command(
     Returns:
         The exit code: 0 done, 1 failed with one line on stderr, 130 interrupted; tyro exits with 2 by itself.
     """
-    import tyro
-
     signal.signal(signal.SIGTERM, _interrupt)
+    _make_streams_safe()
     one_flag = (tyro.conf.FlagCreatePairsOff,)  # --force without a --no-force beside it
     parsed = tyro.cli(options, prog=prog, args=args, description=inspect.getdoc(options), config=one_flag)
     try:
@@ -51,10 +61,29 @@ def run_command(
     return 0
 
 
+def check_threads(threads: int) -> None:
+    """
+    Raises:
+        UsageError: a number of threads that cannot be meant.
+    """
+    if not 0 <= threads <= MOST_THREADS:
+        raise UsageError(f"--threads is {threads}", f"give 0 for all cores, or at most {MOST_THREADS}")
+
+
 def _print(result: dict | None, parsed: object) -> None:
     if getattr(parsed, "json", False) and result is not None:
         sys.stdout.write(json.dumps(result) + "\n")
     sys.stdout.flush()
+
+
+def _make_streams_safe() -> None:
+    """Lets stdout and stderr take any text, also where whoever started the command closed them."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name or a sentence may hold what a terminal cannot show
 
 
 def _one_line(error: Exception) -> str:

@@ -44,6 +44,20 @@ def timestamp(time: float) -> str:
     return f"{time:.1f}"
 
 
+def checked_sentence(sentence: str) -> str:
+    """The user's sentence with single spaces between its words.
+
+    Raises:
+        SentenceError: it has no word, or is no valid text.
+    """
+    words = sentence.split()
+    if not words:
+        raise SentenceError("the sentence is empty", "say which object to find, for example 'the red circle'")
+    if any("\ud800" <= letter <= "\udfff" for letter in sentence):  # bytes of a command line that are not UTF-8
+        raise SentenceError("the sentence is not UTF-8 text", "set the terminal to UTF-8 and type it again")
+    return " ".join(words)
+
+
 class PromptWriter:
     """Turns times, visual-token counts and a sentence into token ids.
 
@@ -107,16 +121,14 @@ class PromptWriter:
         """Everything after the visual tokens, up to where the answer begins.
 
         Raises:
-            SentenceError: the sentence is empty.
+            SentenceError: the sentence is empty or no valid text.
         """
-        if not sentence.strip():
-            raise SentenceError("the sentence is empty", "say which object to find, for example 'the red circle'")
         template = image_instruction if is_image else stvg_instruction
         before, after = template("\0").split(f"{QUERY_START}\0{QUERY_END}")
         return [
             *self.text("\n" + before),
             self._ids[QUERY_START],
-            *self.text(" ".join(sentence.split())),
+            *self.text(checked_sentence(sentence)),
             self._ids[QUERY_END],
             *self.text(after),
             self._ids[TURN_END],

@@ -19,17 +19,17 @@ from devil.export.verify import verify
 from devil.files import atomic_directory
 from devil.model.checkpoint import load_model
 
-Progress = Callable[[str], None]  # is told what begins
+OnStage = Callable[[str], None]  # is told what begins
 
 _TOOLS = ("devil-deploy", "torch", "transformers", "onnx", "onnx-ir", "onnxscript", "onnxruntime")
 
 
-def export(options: ExportOptions, progress: Progress = lambda _: None) -> Path:
+def export(options: ExportOptions, on_stage: OnStage = lambda _: None) -> Path:
     """Exports a checkpoint.
 
     Args:
         options: what to export and where to.
-        progress: is called with a short phrase when a stage begins.
+        on_stage: is called with a short phrase when a stage begins.
 
     Returns:
         The bundle's folder.
@@ -42,7 +42,7 @@ def export(options: ExportOptions, progress: Progress = lambda _: None) -> Path:
     """
     check_output(options.bundle, options.force)
     size = options.fixed_size
-    progress("reading the checkpoint")
+    on_stage("reading the checkpoint")
     model = load_model(options.checkpoint)
     builder = GraphBuilder(model, size)
     if size and sum(height * width for height, width in level_shapes(*size)) < model.devil.detector.queries:
@@ -50,21 +50,21 @@ def export(options: ExportOptions, progress: Progress = lambda _: None) -> Path:
     tokenizer = options.checkpoint / TOKENIZER
     if not tokenizer.is_file():
         raise CheckpointError(f"{tokenizer} is missing", "copy the checkpoint again")
-    write_bundle(builder, options.precision, tokenizer, options.model_name, options.bundle, progress)
+    write_bundle(builder, options.precision, tokenizer, options.model_name, options.bundle, on_stage)
     return options.bundle
 
 
 def write_bundle(
-    builder: GraphBuilder, precision: Precision, tokenizer: Path, name: str, output: Path, progress: Progress
+    builder: GraphBuilder, precision: Precision, tokenizer: Path, name: str, output: Path, on_stage: OnStage
 ) -> None:
     """Writes all of a bundle or nothing; `name` is the model's in the manifest."""
     fidelity = {}
     with atomic_directory(output) as folder:
         for graph in GRAPHS:
             path = folder / f"{graph}.onnx"
-            progress(f"{graph}: building")
+            on_stage(f"{graph}: building")
             save_model(builder.build(graph, precision), path)
-            progress(f"{graph}: comparing with PyTorch")
+            on_stage(f"{graph}: comparing with PyTorch")
             fidelity[graph] = asdict(verify(path, graph, builder.model, precision, builder.frame_size))
         shutil.copyfile(tokenizer, folder / TOKENIZER)
         files = {path.name: FileRecord.of(path) for path in sorted(folder.iterdir())}

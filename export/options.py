@@ -10,6 +10,7 @@ from typing import Annotated
 import tyro
 
 from devil.assets import reference_checkpoint
+from devil.command import Flag, Folder
 from devil.contract import Precision
 from devil.errors import ConfigError
 
@@ -22,25 +23,25 @@ class ExportOptions:
     Without arguments it exports the reference checkpoint that ships in the package.
     """
 
-    model: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    model: Folder = None
     """Checkpoint folder in the Hugging Face format. By default the shipped devil-tiny."""
 
     precision: Precision = "fp32"
     """Floating type of the graphs. fp32 is exact, fp16 is for GPUs and half the size, bf16 is for recent GPUs."""
 
-    output: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    output: Folder = None
     """Folder to write. By default <model name>-<precision> in the current folder."""
 
-    frame_size: Annotated[str | None, tyro.conf.arg(metavar="HxW")] = None
+    frame_size: Annotated[str | None, tyro.conf.arg(metavar="HxW", help_behavior_hint="")] = None
     """Fix the detector's frames to this height and width in pixels, for speed. By default any size is taken."""
 
-    force: bool = False
+    force: Flag = False
     """Replace a bundle that lies at the output path. Anything else there is never replaced."""
 
-    json: bool = False
+    json: Flag = False
     """Print the result as one JSON document on the last line of stdout."""
 
-    debug: bool = False
+    debug: Flag = False
     """Show the traceback of an error."""
 
     @property

@@ -10,10 +10,15 @@ from typing import Annotated, Any
 import tyro
 
 from devil.assets import demo_request
-from devil.command import run_command
+from devil.command import File, Flag, Folder, Threads, check_threads, run_command
 from devil.errors import DevilError, OutputError, UsageError
+from devil.progress import ProgressBars
+from devil.prompt import checked_sentence
 from devil.runtime.answer import Answer
 from devil.runtime.reference_bundle import reference_bundle
+from devil.video import probe
+
+Text = Annotated[str | None, tyro.conf.arg(help_behavior_hint="")]
 
 
 class NothingGroundedError(DevilError):
@@ -28,29 +33,29 @@ class NothingGroundedError(DevilError):
 class GroundOptions:
     """Finds what a sentence describes in a video or an image: when it happens, and where, frame by frame."""
 
-    video: Annotated[Path | None, tyro.conf.Positional] = None
+    video: Annotated[File, tyro.conf.Positional, tyro.conf.arg(metavar="VIDEO")] = None
     """Video or image file."""
-    sentence: Annotated[str | None, tyro.conf.Positional] = None
+    sentence: Annotated[Text, tyro.conf.Positional, tyro.conf.arg(metavar="SENTENCE")] = None
     """What to find, for example "the red circle that moves left"."""
-    bundle: Path | None = None
+    bundle: Folder = None
     """Folder that devil-export wrote. By default the reference checkpoint is exported once into the user's cache."""
-    output: Path | None = None
+    output: File = None
     """Write the answer to this JSON file (docs/answer.md says what is in it)."""
-    render: Path | None = None
+    render: File = None
     """Draw the answer on the video and write it to this .mp4 file (an image file for an image)."""
-    dense: bool = False
+    dense: Flag = False
     """A box on every decoded frame of the span, not only on the sampled ones."""
-    span_only: bool = False
+    span_only: Flag = False
     """Run the detector on the span's frames alone: faster, and the tube may differ (docs/answer.md)."""
-    demo: bool = False
+    demo: Flag = False
     """Ask the shipped demonstration sentence about the shipped clip."""
-    threads: int = 0
-    """CPU threads; 0 takes all cores."""
-    force: bool = False
+    threads: Threads = 0
+    """CPU threads. By default, or with 0, all cores."""
+    force: Flag = False
     """Overwrite existing output files."""
-    json: bool = False
+    json: Flag = False
     """Print the answer as one JSON line at the end of stdout."""
-    debug: bool = False
+    debug: Flag = False
     """Show tracebacks."""
 
 
@@ -59,9 +64,8 @@ def ground(options: GroundOptions) -> dict[str, Any]:
     from devil.runtime.pipeline import Grounder
 
     path, sentence = _request(options)
-    for output in (options.output, options.render):
-        _check_output(output, options.force)
-    with _Progress() as progress:
+    _check(options, path, sentence)
+    with ProgressBars() as progress:
         bundle = options.bundle or reference_bundle(progress)
         progress("opening the bundle", 0, 1)
         grounder = Grounder.open(bundle, threads=options.threads)
@@ -91,14 +95,25 @@ def _request(options: GroundOptions) -> tuple[Path, str]:
     return options.video, options.sentence
 
 
-def _check_output(path: Path | None, force: bool) -> None:
+def _check(options: GroundOptions, path: Path, sentence: str) -> None:
     """Fails before the long work, not after it."""
-    if path is None:
-        return
-    if path.is_dir():
-        raise OutputError(f"{path} is a folder", "name a file")
-    if path.exists() and not force:
-        raise OutputError(f"{path} exists", "add --force to overwrite it, or name another file")
+    from devil.runtime.render import check_output
+
+    check_threads(options.threads)
+    checked_sentence(sentence)
+    outputs = [output for output in (options.output, options.render) if output]
+    for output in outputs:
+        if output.is_dir():
+            raise OutputError(f"{output} is a folder", "name a file")
+        if output.exists() and not options.force:
+            raise OutputError(f"{output} exists", "add --force to overwrite it, or name another file")
+    info = probe(path)
+    if options.render:
+        check_output(info, options.render)
+    if any(output.exists() and output.samefile(path) for output in outputs):
+        raise OutputError("an output is the video itself", "name another file")
+    if len({output.resolve() for output in outputs}) < len(outputs):
+        raise OutputError(f"--output and --render both name {options.output}", "name two files")
 
 
 def _summarise(answer: Answer, options: GroundOptions) -> None:
@@ -110,29 +125,6 @@ def _summarise(answer: Answer, options: GroundOptions) -> None:
     lines.append("seconds   " + ", ".join(f"{stage} {value:.2f}" for stage, value in answer.timings.items()))
     lines += [f"written   {path}" for path in (options.output, options.render if answer.tube else None) if path]
     sys.stdout.write("\n".join(lines) + "\n")
-
-
-class _Progress:
-    """A bar on stderr where it is a terminal; nothing where it is not."""
-
-    def __enter__(self) -> _Progress:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-        columns = (TextColumn("{task.description:24}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        console = Console(stderr=True)
-        self._bars = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-        self._bars.start()
-        self._tasks: dict[str, Any] = {}
-        return self
-
-    def __call__(self, stage: str, done: int, total: int) -> None:
-        if stage not in self._tasks:
-            self._tasks[stage] = self._bars.add_task(stage, total=total)
-        self._bars.update(self._tasks[stage], completed=done, total=total)
-
-    def __exit__(self, *_error: object) -> None:
-        self._bars.stop()
 
 
 if __name__ == "__main__":

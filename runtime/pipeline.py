@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from devil.clip import load_clip
 from devil.config import level_shapes
 from devil.contract import contract
 from devil.preprocess import resize
+from devil.progress import Progress, no_progress
 from devil.prompt import PromptWriter
 from devil.runtime.answer import Answer
 from devil.runtime.engines.base import Engine
@@ -24,12 +25,6 @@ from devil.video import iterate_frames
 
 _BATCH_PIXELS = 1 << 20  # detector frames go through the backbone in batches of about this many pixels
 _BATCH_PATCHES = 1 << 14  # and frames through the vision encoder in batches of about this many patches
-
-Progress = Callable[[str, int, int], None]  # stage, done, total
-
-
-def no_progress(_stage: str, _done: int, _total: int) -> None:
-    """Says nothing."""
 
 
 class Grounder:

@@ -53,7 +53,7 @@ def render(
         VideoError: the source cannot be decoded to its end.
     """
     output = Path(output)
-    _check(info, output)
+    check_output(info, output)
     overlay = Overlay(info.width, info.height, caption, span, 0 if info.is_image else float(info.duration))
 
     def drawn() -> Iterator[tuple[int, np.ndarray]]:
@@ -69,7 +69,12 @@ def render(
             _write_video(temporary, info, drawn())
 
 
-def _check(info: VideoInfo, output: Path) -> None:
+def check_output(info: VideoInfo, output: Path) -> None:
+    """Whether `render` could write that file.
+
+    Raises:
+        OutputError: a suffix that does not fit, or the source itself.
+    """
     kind, suffixes = ("still image", IMAGE_SUFFIXES) if info.is_image else ("video", VIDEO_SUFFIXES)
     if output.suffix.lower() not in suffixes:
         raise OutputError(f"{output} does not fit, {info.path} is a {kind}", f"end the name in {', '.join(suffixes)}")

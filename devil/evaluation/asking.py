@@ -11,10 +11,11 @@ from devil.data.annotation import Record
 from devil.data.moments import Moment
 from devil.errors import AnnotationError, SentenceError, VideoError
 from devil.evaluation.answerers import Answerer
-from devil.evaluation.datasets import Dataset, Progress, shown_objects
+from devil.evaluation.datasets import Dataset, shown_objects
 from devil.evaluation.samples import Asked, SampleLog
 from devil.evaluation.truth import segment_of, truth_of
 from devil.metrics import Sample
+from devil.progress import Progress
 from devil.video import probe
 
 _SKIPPED = {

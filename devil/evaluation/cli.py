@@ -11,19 +11,18 @@ from typing import Annotated, Any
 
 import tyro
 
-from devil.command import run_command
+from devil.command import File, Flag, Folder, Threads, check_threads, run_command
 from devil.errors import UsageError
 from devil.evaluation.answerers import Answerer, BundleAnswerer, ModelAnswerer
 from devil.evaluation.asking import ask_all, run_values
-from devil.evaluation.datasets import SYNTHETIC, Dataset, Progress, load_dataset
+from devil.evaluation.datasets import SYNTHETIC, Dataset, load_dataset
 from devil.evaluation.report import report_page
 from devil.evaluation.samples import SampleLog
 from devil.evaluation.summary import summarise
 from devil.files import write_text
+from devil.progress import Progress, ProgressBars
 
 METRICS, REPORT = "metrics.json", "report.html"
-
-Folder = Annotated[Path | None, tyro.conf.arg(metavar="DIR")]
 
 
 @dataclass(frozen=True)
@@ -31,30 +30,28 @@ class EvalOptions:
     """Asks a model about every clip of a data set and scores its answers against the truth."""
 
     dataset: Annotated[str, tyro.conf.arg(metavar="NAME|FILE")] = SYNTHETIC
-    """synthetic (200 held-out clips), hc_stvg_v1, hc_stvg_v2, vidstg, charades_sta, activitynet, or a file of chat
-    records."""
+    """synthetic (200 held-out clips), hc_stvg_v1, hc_stvg_v2, vidstg, charades_sta, activitynet, or chat records."""
     bundle: Folder = None
     """Folder that devil-export wrote. By default the reference checkpoint is exported once into the user's cache."""
     model: Folder = None
     """Checkpoint folder to evaluate in PyTorch instead."""
     root: Folder = None
     """Folder of the data set's videos (and of its published annotations); a chat-record file's own by default."""
-    annotations: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    annotations: File = None
     """Annotations of a published data set that lie elsewhere or are of another split than its test split."""
-    control: bool = False
+    control: Flag = False
     """Ask each synthetic clip about another object: does the box follow the sentence?"""
-    limit: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
-    """Only the first so many questions."""
+    limit: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")] = None
+    """Ask only the first N questions."""
     output: Folder = None
-    """Folder for samples.jsonl, metrics.json and report.html; eval-DATASET-MODEL-PRECISION-ENGINE by default. A stopped
-    run continues there when the same command is given again."""
-    threads: int = 0
-    """CPU threads of a bundle's engine; 0 takes all cores."""
-    force: bool = False
+    """Folder to write, by default eval-DATASET-MODEL-PRECISION-ENGINE. A stopped run continues there."""
+    threads: Threads = 0
+    """CPU threads of a bundle's engine. By default, or with 0, all cores."""
+    force: Flag = False
     """Start anew, whatever evaluation lies in the output folder."""
-    json: bool = False
+    json: Flag = False
     """Print the figures as one JSON line at the end of stdout."""
-    debug: bool = False
+    debug: Flag = False
     """Show tracebacks."""
 
 
@@ -64,9 +61,10 @@ def evaluate(options: EvalOptions) -> dict[str, Any]:
         raise UsageError("a bundle and a checkpoint were named", "give --bundle or --model")
     if options.limit is not None and options.limit < 1:
         raise UsageError(f"--limit is {options.limit}", "give at least 1, or leave it out")
+    check_threads(options.threads)
     from devil.runtime.reference_bundle import cache_folder
 
-    with _Progress() as progress:
+    with ProgressBars() as progress:
         dataset = load_dataset(
             options.dataset, options.root, options.annotations, options.control, cache_folder(), progress
         )
@@ -124,29 +122,6 @@ def _summarise(title: str, values: Mapping[str, Any], folder: Path) -> None:
 def _cells(value: float | None, interval: list[float] | None = None) -> tuple[str, ...]:
     shown = "" if value is None else f"{value:.3f}"
     return (shown, f"{interval[0]:.3f} to {interval[1]:.3f}") if interval else (shown,)
-
-
-class _Progress:
-    """A bar on stderr where it is a terminal; nothing where it is not."""
-
-    def __enter__(self) -> _Progress:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = (TextColumn("{task.description:24}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        console = Console(stderr=True)
-        self._bars = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-        self._bars.start()
-        self._tasks: dict[str, Any] = {}
-        return self
-
-    def __call__(self, stage: str, done: int, total: int) -> None:
-        if stage not in self._tasks:
-            self._tasks[stage] = self._bars.add_task(stage, total=total)
-        self._bars.update(self._tasks[stage], completed=done, total=total)
-
-    def __exit__(self, *_error: object) -> None:
-        self._bars.stop()
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from devil.data.vidstg import read_vidstg
 from devil.data.writer import ANNOTATIONS, CONTROL, write_dataset
 from devil.errors import AnnotationError, UsageError
 from devil.files import sha256
+from devil.progress import Progress
 
 SYNTHETIC = "synthetic"
 CLIPS = 200  # of the fixed held-out split
@@ -31,8 +31,6 @@ PUBLISHED = {
     "activitynet": "val_1.json",
 }
 NAMES = (SYNTHETIC, *PUBLISHED)
-
-Progress = Callable[[str, int, int], None]  # stage, done, total
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,11 @@
 import json
+import subprocess
+import sys
 from dataclasses import dataclass
 
 import pytest
 
-from devil.command import run_command
+from devil.command import check_threads, run_command
 from devil.errors import BundleError, UsageError
 
 
@@ -78,3 +80,47 @@ def test_help_comes_from_the_dataclass(capsys):
     help_text = capsys.readouterr().out
     assert "Does something." in help_text
     assert "How many." in help_text
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_closed_streams_change_nothing_but_what_is_read(stream):
+    code = f"""
+import sys
+sys.{stream} = None  # what Python makes of a closed one
+from dataclasses import dataclass
+from devil.command import run_command
+from devil.errors import BundleError
+@dataclass(frozen=True)
+class Options: pass
+def work(options):
+    raise BundleError("broken")
+sys.exit(run_command(Options, work, "do", []))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == ("do: broken\n" if stream == "stdout" else "")
+
+
+def test_text_that_a_terminal_cannot_show_is_escaped():
+    code = """
+import sys
+from dataclasses import dataclass
+from devil.command import run_command
+@dataclass(frozen=True)
+class Options: pass
+sys.exit(run_command(Options, lambda _: print(chr(0x2192), chr(0xdcff)), "do", []))
+"""
+    environment = {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)
+    assert (done.returncode, done.stdout) == (0, "\\u2192 \\udcff\n")
+
+
+@pytest.mark.parametrize("threads", [-1, 100_000])
+def test_impossible_numbers_of_threads_are_a_usage_error(threads):
+    with pytest.raises(UsageError, match=str(threads)):
+        check_threads(threads)
+
+
+@pytest.mark.parametrize("threads", [0, 1, 64])
+def test_possible_numbers_of_threads_pass(threads):
+    check_threads(threads)
