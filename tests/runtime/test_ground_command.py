@@ -7,12 +7,18 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import av
 import pytest
 from PIL import Image
 
 from devil.assets import demo_request
+from devil.bundle import FileRecord, Manifest, write_manifest
+from devil.config import PRESETS
+from devil.contract import GRAPHS
+from devil.errors import OutputError
+from devil.progress import no_progress
 from devil.runtime import reference_bundle as cached
 from devil.runtime.cli import main
 
@@ -54,7 +60,7 @@ def test_the_answers_document_is_the_documented_one(capsys, bundle, clip_path):
     document = json.loads(out.splitlines()[-1])
     keys = {key for key in document if key not in ("video", "tube")}
     keys |= {f"{parent}.{key}" for parent in ("video", "tube") for key in document[parent]} | {"tube"}
-    docs = (cached.Path(__file__).parents[2] / "docs" / "answer.md").read_text()
+    docs = (Path(__file__).parents[2] / "docs" / "answer.md").read_text()
     rows = [line.split("|")[1] for line in docs.splitlines() if line.startswith("| `")]
     assert {key.strip(" `") for row in rows for key in row.split(",")} == keys
 
@@ -84,9 +90,13 @@ def test_an_answer_without_box_is_written_reported_and_fails(capsys, scripted, c
     assert not (tmp_path / "a.mp4").exists()
 
 
-@pytest.mark.parametrize("sentence", ["", "  ", "circle " * 10_000])
-def test_an_impossible_sentence_is_one_line(capsys, bundle, clip_path, sentence):
-    assert "sentence" in refused(capsys, clip_path, sentence, "--bundle", bundle)
+def test_a_huge_sentence_is_one_line(capsys, bundle, clip_path):
+    assert "shorten the sentence" in refused(capsys, clip_path, "circle " * 10_000, "--bundle", bundle)
+
+
+@pytest.mark.parametrize(("sentence", "line"), [("", "is empty"), (" \n ", "is empty"), ("circle \udcff", "not UTF-8")])
+def test_an_impossible_sentence_is_refused_before_the_work(capsys, clip_path, sentence, line):
+    assert line in refused(capsys, clip_path, sentence, "--bundle", "no bundle is opened")
 
 
 def test_special_tokens_in_the_sentence_control_nothing(capsys, bundle, clip_path):
@@ -95,11 +105,11 @@ def test_special_tokens_in_the_sentence_control_nothing(capsys, bundle, clip_pat
     assert json.loads(out.splitlines()[-1])["span"] == [0.4, 1.0]
 
 
-def test_a_missing_video_is_one_line(capsys, bundle, tmp_path):
-    assert "does not exist" in refused(capsys, tmp_path / "none.mp4", SENTENCE, "--bundle", bundle)
+def test_a_missing_video_is_refused_before_the_work(capsys, tmp_path):
+    assert "does not exist" in refused(capsys, tmp_path / "none.mp4", SENTENCE, "--bundle", "no bundle is opened")
 
 
-def test_an_existing_output_is_refused_before_the_work_and_replaced_by_force(capsys, bundle, clip_path, tmp_path):
+def test_an_existing_output_is_refused_and_replaced_by_force(capsys, bundle, clip_path, tmp_path):
     output = tmp_path / "a.json"
     output.write_text("mine")
     assert "--force" in refused(capsys, clip_path, SENTENCE, "--bundle", bundle, "--output", output)
@@ -108,13 +118,24 @@ def test_an_existing_output_is_refused_before_the_work_and_replaced_by_force(cap
     assert json.loads(output.read_text())["sentence"] == SENTENCE
 
 
-def test_a_folder_as_output_is_one_line(capsys, bundle, clip_path, tmp_path):
-    assert "is a folder" in refused(capsys, clip_path, SENTENCE, "--bundle", bundle, "--output", tmp_path)
-
-
-def test_a_drawing_of_an_unknown_kind_is_one_line(capsys, bundle, clip_path, tmp_path):
-    assert ".mp4" in refused(capsys, clip_path, SENTENCE, "--bundle", bundle, "--render", tmp_path / "a.xyz")
+@pytest.mark.parametrize(
+    ("outputs", "line"),
+    [
+        (("--output", "{tmp}"), "is a folder"),
+        (("--render", "{tmp}/a.xyz"), ".mp4"),
+        (("--render", "{tmp}/a.png"), "is a video"),
+        (("--render", "{tmp}/a.mp4", "--output", "{tmp}/../{name}/a.mp4"), "two files"),
+        (("--output", "{clip}", "--force"), "video itself"),
+        (("--render", "{clip}", "--force"), "source itself"),
+    ],
+)
+def test_an_impossible_output_is_refused_before_the_work(capsys, clip_path, tmp_path, outputs, line):
+    names = {"tmp": tmp_path, "name": tmp_path.name, "clip": clip_path}
+    arguments = [output.format(**names) for output in outputs]
+    before = clip_path.read_bytes()
+    assert line in refused(capsys, clip_path, SENTENCE, "--bundle", "no bundle is opened", *arguments)
     assert not list(tmp_path.iterdir())
+    assert clip_path.read_bytes() == before
 
 
 @pytest.mark.parametrize(
@@ -165,20 +186,70 @@ def test_the_demo_asks_the_shipped_sentence(capsys, bundle):
     assert demo_request()[1] in out
 
 
-def test_without_a_bundle_the_reference_is_exported_once(monkeypatch, tmp_path, bundle):
-    exports = []
+@pytest.fixture
+def exports(monkeypatch, tmp_path):
+    """The commands that were run to fill an empty cache; each writes what a bundle needs to look whole."""
+    commands = []
 
     def export(command, **_options):
-        exports.append(command)
-        shutil.copytree(bundle, command[command.index("--output") + 1])
+        commands.append(command)
+        write_listed_files(Path(command[command.index("--output") + 1]))
         return subprocess.CompletedProcess(command, 0, "", "")
 
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(cached.subprocess, "run", export)
     monkeypatch.setattr(cached, "reference_checkpoint", lambda: tmp_path)
     (tmp_path / "model.safetensors").write_text("weights")
-    first = cached.reference_bundle(lambda *_: None)
-    assert cached.reference_bundle(lambda *_: None) == first
+    return commands
+
+
+def write_listed_files(folder):
+    folder.mkdir(parents=True)
+    names = [*(f"{graph}.onnx" for graph in GRAPHS), "tokenizer.json"]
+    for name in names:
+        (folder / name).write_text(name)
+    files = {name: FileRecord.of(folder / name) for name in names}
+    write_manifest(folder, Manifest("tiny", "fp32", PRESETS["tiny"], files))
+
+
+def test_without_a_bundle_the_reference_is_exported_once(exports, tmp_path):
+    first = cached.reference_bundle(no_progress)
+    assert cached.reference_bundle(no_progress) == first
     assert len(exports) == 1
     (tmp_path / "model.safetensors").write_text("other weights")
-    assert cached.reference_bundle(lambda *_: None) != first
+    assert cached.reference_bundle(no_progress) != first
+
+
+def test_a_broken_bundle_in_the_cache_is_exported_anew(exports):
+    folder = cached.reference_bundle(no_progress)
+    (folder / "vision.onnx").unlink()
+    assert cached.reference_bundle(no_progress) == folder
+    assert (folder / "vision.onnx").exists()
+    assert len(exports) == 2
+
+
+@pytest.mark.usefixtures("exports")
+def test_two_processes_that_export_together_share_the_first_bundle(monkeypatch):
+    """The other process finishes while ours still exports."""
+    export = cached.subprocess.run
+
+    def slower(command, **options):
+        monkeypatch.setattr(cached.subprocess, "run", export)
+        others.append(cached.reference_bundle(no_progress))
+        marks.append((others[0] / "vision.onnx").stat().st_ino)
+        return export(command, **options)
+
+    others, marks = [], []
+    monkeypatch.setattr(cached.subprocess, "run", slower)
+    folder = cached.reference_bundle(no_progress)
+    assert [folder] == others
+    assert (folder / "vision.onnx").stat().st_ino == marks[0]
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+
+
+def test_a_cache_that_cannot_be_written_is_one_line(exports, monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with pytest.raises(OutputError, match="XDG_CACHE_HOME"):
+        cached.reference_bundle(no_progress)
+    assert not exports
