@@ -15,8 +15,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PLUGINS = ROOT / "plugins"
 SOURCES = ROOT / "tests" / "plugins" / "native"
-CMAKE = shutil.which("cmake")
-NVCC = shutil.which("nvcc")
+TOOLS = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])  # cmake and ninja from PyPI too
+CMAKE, NINJA, NVCC = (shutil.which(name, path=TOOLS) for name in ("cmake", "ninja", "nvcc"))
 AARCH64 = "aarch64-linux-gnu"
 
 needs_build = pytest.mark.skipif(
@@ -47,7 +47,7 @@ def tensorrt_headers():
 
 
 def configure(source, build, *options):
-    generator = ["-G", "Ninja"] if shutil.which("ninja") else []
+    generator = ["-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={NINJA}"] if NINJA else []
     return run(CMAKE, "-S", source, "-B", build, *generator, *options)
 
 
@@ -113,7 +113,7 @@ def test_without_a_compiler_configuring_warns_and_succeeds(tmp_path):
     tools = tmp_path / "bin"
     tools.mkdir()
     for name in ("cmake", "ninja", "make", "sh", "uname"):
-        if found := shutil.which(name):
+        if found := shutil.which(name, path=TOOLS):
             (tools / name).symlink_to(found)
     environment = {"PATH": str(tools), "HOME": str(tmp_path)}
     said = run(CMAKE, "-S", ROOT, "-B", tmp_path / "build", env=environment)
