@@ -81,6 +81,25 @@ class HistoryHeads(nn.Module):
         }
 
 
+class EventHeads(nn.Module):
+    """From a visual token inside the language model: which events its shape is in, and which begin."""
+
+    def __init__(self, hidden: int):
+        super().__init__()
+        self.norm = nn.LayerNorm(hidden)
+        self.out = nn.Linear(hidden, 2 * len(KINDS))
+
+    def losses(self, tokens: Tensor, owner: np.ndarray, holds: np.ndarray, begins: np.ndarray) -> dict[str, Tensor]:
+        """Tokens [B, T, G, hidden], owner [B, T, G], labels bool [B, T, G, kinds]; summed over the kinds."""
+        owned = torch.from_numpy(owner >= 0).to(tokens.device)
+        holding, beginning = self.out(self.norm(tokens)).chunk(2, -1)
+        kinds = len(KINDS)
+        return {
+            "holds": kinds * _judged(holding, holds, owned),
+            "begins": kinds * _judged(beginning, begins, owned),
+        }
+
+
 class QuestionHeads(nn.Module):
     """From a token of the answer inside the language model: what the sentence names, and which event it asks for."""
 

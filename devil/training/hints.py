@@ -14,6 +14,7 @@ from torch import Tensor
 
 from devil.data.clips import SyntheticClip
 from devil.data.scene import Query
+from devil.data.script import KINDS
 from devil.training.packing import Packed
 
 _TIME_BEFORE_PICTURE = 2  # a frame reads `Time`, t, `s:`, picture
@@ -43,6 +44,18 @@ def evidence(clip: SyntheticClip, query: Query) -> np.ndarray:
     if query.kind == "blinks":
         telling &= clip.scene.actors[query.target].pale(clip.scene.clock.shown)
     return telling
+
+
+def event_labels(clips: Sequence[SyntheticClip], owner: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Whether each visual token's shape is in an event of each kind, and whether one begins, bool [B, T, G, kinds]."""
+    holds = np.zeros((*owner.shape, len(KINDS)), bool)
+    begins = np.zeros_like(holds)
+    for clip, shown, holding, beginning in zip(clips, owner, holds, begins, strict=True):
+        for query in clip.queries:
+            mine, kind = shown == query.target, KINDS.index(query.kind)
+            holding[..., kind] |= mine & clip.inside(query)[:, None]
+            beginning[query.first, :, kind] |= mine[query.first]
+    return holds, begins
 
 
 def some_owned(packed: Packed, owner: np.ndarray, count: int) -> np.ndarray:

@@ -21,8 +21,8 @@ from devil.data.scene import Query
 from devil.model.devil import DevilModel
 from devil.prompt import PromptWriter, stvg_answer
 from devil.training.gallery import gallery
-from devil.training.heads import AppearanceHeads, HistoryHeads, QuestionHeads, ReferentHeads
-from devil.training.hints import own_times, shapes_before, some_owned, wanted_frames, wanted_shapes
+from devil.training.heads import AppearanceHeads, EventHeads, HistoryHeads, QuestionHeads, ReferentHeads
+from devil.training.hints import event_labels, own_times, shapes_before, some_owned, wanted_frames, wanted_shapes
 from devil.training.labels import TokenLabels
 from devil.training.language import (
     LanguageOutput,
@@ -131,6 +131,7 @@ class TeachingObjective(nn.Module):
         self.appearance = AppearanceHeads(hidden)
         self.history = HistoryHeads(hidden)
         self.questions = QuestionHeads(hidden)
+        self.events = EventHeads(hidden)
         self.symbols = SymbolTokens(hidden)
 
     def forward(self, batch: TeachingBatch) -> dict[str, Tensor]:
@@ -162,6 +163,8 @@ class TeachingObjective(nn.Module):
         seen = visual_states(output, packed, batch.labels, layer=len(output.layers) // 2)
         times = np.stack([sample.clip.times for sample in batch.samples])
         losses |= self.history.losses(seen, batch.labels, times)
+        deeper = visual_states(output, packed, batch.labels, layer=len(output.layers) - 1)
+        losses |= self.events.losses(deeper, batch.labels.owner, *event_labels(clips, batch.labels.owner))
         answers = torch.from_numpy(packed.answers.reshape(len(clips), -1) % packed.segments.shape[1])
         last = len(output.layers) - 1
         shapes = wanted_shapes(packed, batch.labels.owner, clips, batch.queries)
@@ -187,7 +190,12 @@ class TeachingObjective(nn.Module):
         own, before = own_times(batch.packed, rows), shapes_before(batch.packed, batch.labels.owner, rows)
         first = attention_rows(self.model, output, batch.packed, 0, places)[:, :2]
         second = attention_rows(self.model, output, batch.packed, 1, places)[:, :2]
-        return {"own_time": attention_loss(first, own), "look_back": attention_loss(second, before)}
+        third = attention_rows(self.model, output, batch.packed, len(output.layers) - 2, places)[:, 2:]
+        return {
+            "own_time": attention_loss(first, own),
+            "look_back": attention_loss(second, before),
+            "look_again": attention_loss(third, before),
+        }
 
     def _rst_loss(self, output: LanguageOutput, rows: Tensor, batch: TeachingBatch) -> Tensor:
         """Distance of the mapped RST from the oracle's text vector, in units of the oracle's spread."""

@@ -144,7 +144,7 @@ class Course:
         modules: dict[str, Sequence[Any]] = {
             "vision": (base.vision_encoder, base.mm_projector, teaching.appearance),
             "language": (base.layers, base.norm, base.embed_tokens, self.model.lm_head),
-            "reasons": (teaching.history, teaching.questions),
+            "reasons": (teaching.history, teaching.questions, teaching.events),
             "mapping": (base.g_dino.llm_feat_map,),
             "detector": (base.g_dino.backbone, base.g_dino.input_proj, base.g_dino.transformer, base.g_dino.bbox_embed),
             "oracle": (self.finding.referents,),
@@ -157,9 +157,10 @@ def _plans(config: Any, writer: Any) -> dict[Phase, Plan]:
     from devil.training.warmup import draw_frames
 
     looks = {"found": 1, "colour": 0.5, "shape": 1, "size": 0.1, "pale": 0.3, "offset": 0.5, "likeness": 3}
-    past = {"time": 0.2, "moved": 0.5, "new": 0.3, "before": 1}
+    past = {"holds": 0.3, "begins": 0.6, "time": 0.2, "moved": 0.5, "new": 0.3, "before": 1}
     question = {"answer": 2, "asked_first": 0.2, "asked_last": 0.2, "rst": 0.5}
-    attention = dict.fromkeys(("read_first", "read_last", "find_first", "find_last", "own_time", "look_back"), 0.5)
+    led = ("read_first", "read_last", "find_first", "find_last", "own_time", "look_back", "look_again")
+    attention = dict.fromkeys(led, 0.5)
     words = question | past | attention
     seen = {name: weight / 2 for name, weight in looks.items()} | words
     told = ("language", "reasons", "mapping")
