@@ -6,6 +6,8 @@ import math
 import re
 from dataclasses import dataclass
 
+HALF_PRINTED = 0.05 + 1e-6  # seconds; half of the last digit that prompt and answer print, and rounding
+
 _NUMBER = r"(\d+(?:\.\d+)?)\s*(?:s\b|sec\b|seconds?\b)?"
 _PATTERNS = (
     re.compile(rf"\bfrom\s+{_NUMBER}\s+to\s+{_NUMBER}", re.IGNORECASE),

@@ -39,11 +39,6 @@ class Clip:
     kept: np.ndarray
     frames: np.ndarray
 
-    @property
-    def frame_times(self) -> np.ndarray:
-        """float64 [U], exact seconds of each row of `frames`."""
-        return np.array([float(self.info.times[index]) for index in self.indices])
-
     def rows_in_span(self, span: Span | None) -> np.ndarray:
         """int64 [R], increasing: rows of `frames` that the prompt placed inside the span; all without one."""
         return np.unique(self.rows[frames_in_span(self.times, span)])

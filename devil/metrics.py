@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from devil.answer import HALF_PRINTED
+
 Span = tuple[float, float]
 
 METRICS = ("m_tIoU", "m_vIoU", "vIoU@0.3", "vIoU@0.5", "exact_span")
-_PRINTED = 0.05 + 1e-6  # seconds; answers are printed with one decimal
 
 
 def span_iou(one: Span | None, two: Span | None) -> float:
@@ -29,19 +30,6 @@ def span_iou(one: Span | None, two: Span | None) -> float:
 
 def box_iou(one: np.ndarray, two: np.ndarray) -> np.ndarray:
     """Overlap over union of boxes [..., 4] that broadcast; 0 where either box is nan or has no area."""
-    shared, union, _ = _areas(one, two)
-    return np.divide(shared, union, out=np.zeros_like(union), where=union > 0)
-
-
-def generalised_iou(one: np.ndarray, two: np.ndarray) -> np.ndarray:
-    """GIoU of boxes [..., 4] that broadcast, −1 … 1: overlap over union, minus the share of the hull neither covers."""
-    shared, union, hull = _areas(one, two)
-    overlap = np.divide(shared, union, out=np.zeros_like(union), where=union > 0)
-    return overlap - np.divide(hull - union, hull, out=np.zeros_like(union), where=hull > 0)
-
-
-def _areas(one: np.ndarray, two: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Areas that two boxes share, cover together, and that their hull has."""
     one, two = np.broadcast_arrays(np.asarray(one, np.float64), np.asarray(two, np.float64))
 
     def area(low: np.ndarray, high: np.ndarray) -> np.ndarray:
@@ -49,8 +37,7 @@ def _areas(one: np.ndarray, two: np.ndarray) -> tuple[np.ndarray, np.ndarray, np
 
     shared = area(np.maximum(one[..., :2], two[..., :2]), np.minimum(one[..., 2:], two[..., 2:]))
     union = area(one[..., :2], one[..., 2:]) + area(two[..., :2], two[..., 2:]) - shared
-    hull = area(np.minimum(one[..., :2], two[..., :2]), np.maximum(one[..., 2:], two[..., 2:]))
-    return shared, union, hull
+    return np.divide(shared, union, out=np.zeros_like(union), where=union > 0)
 
 
 @dataclass(frozen=True)
@@ -87,7 +74,7 @@ def frames_inside(times: np.ndarray, span: Span | None) -> np.ndarray:
     if span is None:
         return np.zeros(len(times), bool)
     start, end = sorted(span)
-    return (times >= start - _PRINTED) & (times <= end + _PRINTED)
+    return (times >= start - HALF_PRINTED) & (times <= end + HALF_PRINTED)
 
 
 def tube_iou(sample: Sample) -> float:
@@ -123,44 +110,6 @@ def scores(samples: Sequence[Sample]) -> np.ndarray:
     return rows
 
 
-@dataclass(frozen=True)
-class Metrics:
-    """Scores of a set of samples, 0–1, by name.
-
-    Attributes:
-        metrics: the means.
-        intervals: 95 % bootstrap intervals of the means.
-        baseline: `constant_answer`'s means on the same samples.
-        by_type: means of each kind of sentence, and its number of "samples".
-        samples: how many there are.
-    """
-
-    metrics: dict[str, float]
-    intervals: dict[str, tuple[float, float]]
-    baseline: dict[str, float]
-    by_type: dict[str, dict[str, float]]
-    samples: int
-
-
-def evaluate(samples: Sequence[Sample]) -> Metrics:
-    """All figures of a set of samples.
-
-    Raises:
-        ValueError: there are none.
-    """
-    if not samples:
-        raise ValueError("there are no samples to evaluate")
-    table = scores(samples)
-    by_type = {}
-    for kind in sorted({sample.kind for sample in samples}):
-        rows = table[[sample.kind == kind for sample in samples]]
-        by_type[kind] = {**_means(rows), "samples": len(rows)}
-    low, high = bootstrap(table)
-    intervals = {name: (float(low[column]), float(high[column])) for column, name in enumerate(METRICS)}
-    baseline = _means(scores(constant_answer(samples)))
-    return Metrics(_means(table), intervals, baseline, by_type, len(samples))
-
-
 def bootstrap(table: np.ndarray, draws: int = 2000, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
     """Percentile interval of the column means of `table` [N, M], by resampling rows: low [M] and high [M]."""
     picks = np.random.RandomState(0).randint(len(table), size=(draws, len(table)))
@@ -192,20 +141,3 @@ def constant_answer(samples: Sequence[Sample], steps: int = 15) -> list[Sample]:
         )
         for sample, length in zip(samples, lengths.tolist(), strict=True)
     ]  # fmt: skip
-
-
-def temporal_metrics(truths: Sequence[Span], answers: Sequence[Span | None]) -> dict[str, float]:
-    """Temporal grounding: mean IoU, and the share of answers with an IoU of at least 0.3, 0.5 and 0.7.
-
-    Raises:
-        ValueError: there are none, or not one answer per truth.
-    """
-    overlaps = np.array([span_iou(truth, answer) for truth, answer in zip(truths, answers, strict=True)])
-    if not len(overlaps):
-        raise ValueError("there are no spans to evaluate")
-    recalls = {f"R1@{bound}": float((overlaps >= bound).mean()) for bound in (0.3, 0.5, 0.7)}
-    return {"mIoU": float(overlaps.mean()), **recalls}
-
-
-def _means(table: np.ndarray) -> dict[str, float]:
-    return dict(zip(METRICS, table.mean(axis=0).tolist(), strict=True))

@@ -6,10 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from devil.answer import Span
+from devil.answer import HALF_PRINTED, Span
 from devil.linker import Linker
-
-_PRINTED = 0.05 + 1e-6  # half of the last digit that prompt and answer print
 
 
 @dataclass(frozen=True)
@@ -80,7 +78,7 @@ def frames_in_span(times: np.ndarray, span: Span | None) -> np.ndarray:
     """
     if span is None:
         return np.arange(len(times))
-    rows = np.flatnonzero((times >= span.start - _PRINTED) & (times <= span.end + _PRINTED))
+    rows = np.flatnonzero((times >= span.start - HALF_PRINTED) & (times <= span.end + HALF_PRINTED))
     if len(rows) == 0:
         rows = np.array([np.abs(times - (span.start + span.end) / 2).argmin()])
     return rows
@@ -101,17 +99,12 @@ class SlotTracker:
             self._boxes.append(boxes[order])
             self._scores.append(_sigmoid(logits[order]))
 
-    def best(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def track(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The slot with the highest mean score over the frames `rows` (int [R]).
 
         Returns:
-            boxes float32 [R, 4] (cx, cy, w, h fractions) and scores float32 [R] of that slot in those frames.
+            boxes float32 [T, 4] (cx, cy, w, h fractions) and scores float32 [T] of that slot in all T frames.
         """
-        boxes, scores = self.track(rows)
-        return boxes[rows], scores[rows]
-
-    def track(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """As `best`, but of that slot in all T frames: boxes float32 [T, 4] and scores float32 [T]."""
         slot = int(np.stack([self._scores[row] for row in rows]).mean(0).argmax())
         return np.stack([boxes[slot] for boxes in self._boxes]), np.stack([scores[slot] for scores in self._scores])
 

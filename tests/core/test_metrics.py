@@ -6,16 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from devil.metrics import (
+    METRICS,
     Sample,
     bootstrap,
     box_iou,
     constant_answer,
-    evaluate,
-    generalised_iou,
     is_exact,
     scores,
     span_iou,
-    temporal_metrics,
     true_span_box_iou,
     tube_iou,
 )
@@ -44,20 +42,9 @@ def test_box_iou_counts_cells(one, two):
     assert box_iou(np.array(one), np.array(two)) == pytest.approx(counted_iou(one, two), abs=1e-12)
 
 
-@given(boxes.filter(lambda b: b[0] < b[2] and b[1] < b[3]), boxes.filter(lambda b: b[0] < b[2] and b[1] < b[3]))
-def test_generalised_iou_follows_its_definition(one, two):
-    hull = [min(one[0], two[0]), min(one[1], two[1]), max(one[2], two[2]), max(one[3], two[3])]
-    hull_area = (hull[2] - hull[0]) * (hull[3] - hull[1])
-    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (one, two)]
-    overlap = counted_iou(one, two)
-    union = sum(areas) / (1 + overlap)
-    expected = overlap - (hull_area - union) / hull_area
-    assert generalised_iou(np.array(one), np.array(two)) == pytest.approx(expected, abs=1e-9)
-
-
 def test_boxes_broadcast():
     one, two = np.random.RandomState(0).rand(5, 1, 4), np.random.RandomState(1).rand(3, 4)
-    assert box_iou(one, two).shape == generalised_iou(one, two).shape == (5, 3)
+    assert box_iou(one, two).shape == (5, 3)
 
 
 @given(spans, spans)
@@ -152,18 +139,11 @@ def test_box_iou_on_the_true_span_ignores_where_the_answer_lies():
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(samples(frames=7), min_size=1, max_size=6))
-def test_evaluation_averages_samples_within_each_type(group):
-    found = evaluate(group)
+def test_scores_have_a_row_per_sample(group):
+    found = scores(group)
     tubes = [looped_tube_iou(sample) for sample in group]
-    assert found.samples == len(group)
-    assert found.metrics["m_vIoU"] == pytest.approx(np.mean(tubes), abs=1e-9)
-    for kind, means in found.by_type.items():
-        part = [tube for tube, sample in zip(tubes, group, strict=True) if sample.kind == kind]
-        assert means["samples"] == len(part)
-        assert means["m_vIoU"] == pytest.approx(np.mean(part), abs=1e-9)
-    for name, (low, high) in found.intervals.items():
-        assert 0 <= low <= found.metrics[name] + 1e-9 <= high + 2e-9 or len(group) < 7
-    assert set(found.baseline) == set(found.metrics)
+    np.testing.assert_allclose(found[:, METRICS.index("m_vIoU")], tubes, atol=1e-9)
+    np.testing.assert_array_equal(found[:, METRICS.index("vIoU@0.5")], np.array(tubes) > 0.5)
 
 
 def test_intervals_match_the_normal_approximation_on_many_samples():
@@ -189,15 +169,6 @@ def test_constant_answer_is_the_best_one_on_its_grid():
             assert np.mean(told) <= best + 1e-9
 
 
-def test_temporal_grounding_reports_mean_and_recalls():
-    found = temporal_metrics([(0, 10), (0, 10), (5, 6)], [(0, 5), (0, 10), None])
-    assert found == {"mIoU": 0.5, "R1@0.3": 2 / 3, "R1@0.5": 2 / 3, "R1@0.7": 1 / 3}
-
-
-def test_nothing_to_evaluate_is_an_error():
-    with pytest.raises(ValueError, match="no samples"):
-        evaluate([])
-    with pytest.raises(ValueError, match="no spans"):
-        temporal_metrics([], [])
+def test_samples_whose_shapes_disagree_are_an_error():
     with pytest.raises(ValueError, match="boxes are"):
         Sample(np.arange(3.0), (0, 1), track(3), None, track(2))
