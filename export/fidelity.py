@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from devil.contract import Precision
+from devil.metrics import box_iou
 
 Measures = dict[str, float]
 
@@ -70,7 +71,7 @@ def compare_detections(found: Mapping[str, np.ndarray], expected: Mapping[str, n
         if not np.isfinite(cost).all():
             return {"matched_iou": 0.0, "same_slots": 0.0, "logit": float("nan")}
         rows, columns = linear_sum_assignment(cost)
-        overlaps.append(box_iou(ours["boxes"][rows], theirs["boxes"][columns]))
+        overlaps.append(box_iou(_corners(ours["boxes"][rows]), _corners(theirs["boxes"][columns])))
         errors.append(np.abs(ours["logits"][rows] - theirs["logits"][columns]))
     same = np.array(overlaps) >= SAME_SLOT
     if not same.any():
@@ -83,13 +84,10 @@ def compare_detections(found: Mapping[str, np.ndarray], expected: Mapping[str, n
     }
 
 
-def box_iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """IoU of pairs of boxes [n, 4] (cx, cy, w, h)."""
-    low = np.maximum(first[:, :2] - first[:, 2:] / 2, second[:, :2] - second[:, 2:] / 2)
-    high = np.minimum(first[:, :2] + first[:, 2:] / 2, second[:, :2] + second[:, 2:] / 2)
-    shared = np.clip(high - low, 0, None).prod(-1)
-    union = first[:, 2:].prod(-1) + second[:, 2:].prod(-1) - shared
-    return shared / np.maximum(union, 1e-12)
+def _corners(boxes: np.ndarray) -> np.ndarray:
+    """cx, cy, w, h [n, 4] as x0, y0, x1, y1."""
+    centres, halves = boxes[:, :2], boxes[:, 2:] / 2
+    return np.concatenate([centres - halves, centres + halves], 1)
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:

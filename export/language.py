@@ -15,7 +15,8 @@ import numpy as np
 
 from devil.config import DevilConfig, LanguageConfig
 from devil.contract import Precision, TensorSpec, contract, key_name, value_name
-from devil.export.language_ops import GraphWriter, Weights, onnx_type
+from devil.export.language_ops import GraphWriter, Weights
+from devil.export.onnx_file import onnx_type
 
 if TYPE_CHECKING:
     import onnx_ir as ir

@@ -10,18 +10,12 @@ import numpy as np
 
 from devil.contract import FLOAT, Precision
 from devil.errors import CheckpointError
+from devil.export.onnx_file import onnx_type
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
 Weights = Callable[[str], Any]  # checkpoint key → something NumPy can read
-
-
-def onnx_type(name: str) -> ir.DataType:
-    """The ONNX type of a NumPy type's name."""
-    import onnx_ir as ir
-
-    return ir.DataType[{"float32": "FLOAT"}.get(name, name.upper())]
 
 
 class GraphWriter:

@@ -1,4 +1,4 @@
-"""Writing an ONNX model whose weights are read one at a time."""
+"""What every graph's file shares: the names of its types, and writing weights that are read one at a time."""
 
 from __future__ import annotations
 
@@ -9,6 +9,13 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 EXTERNAL_FROM = 1024  # bytes; smaller tensors stay in the graph, where a reader can see them
+
+
+def onnx_type(name: str) -> ir.DataType:
+    """The ONNX type of a NumPy type's name."""
+    import onnx_ir as ir
+
+    return ir.DataType[{"float32": "FLOAT"}.get(name, name.upper())]
 
 
 def save_model(model: ir.Model, path: Path) -> tuple[Path, Path]:

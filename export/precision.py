@@ -12,17 +12,10 @@ from onnx_ir.passes import InPlacePass, PassResult
 from devil.contract import FLOAT, GraphSpec, Precision
 from devil.errors import CheckpointError
 from devil.export.msda import OP_TYPE as DEFORMABLE_ATTENTION
+from devil.export.onnx_file import onnx_type
 
 BF16_OPSET = 22
 FULL = ir.DataType.FLOAT
-TYPES = {
-    "float32": ir.DataType.FLOAT,
-    "float16": ir.DataType.FLOAT16,
-    "bfloat16": ir.DataType.BFLOAT16,
-    "int64": ir.DataType.INT64,
-    "uint8": ir.DataType.UINT8,
-    "bool": ir.DataType.BOOL,
-}
 
 # Statistics over many values, and functions that need more bits than half precision has.
 _FULL_OPS = {
@@ -62,7 +55,7 @@ class LowerPrecision(InPlacePass):
     def __init__(self, precision: Precision, spec: GraphSpec, full_modules: Collection[str] = ()):
         super().__init__()
         self.precision = precision
-        self.low = TYPES[FLOAT[precision]]
+        self.low = onnx_type(FLOAT[precision])
         self.spec = spec
         self.full_modules = frozenset(full_modules)
 
@@ -76,11 +69,11 @@ class LowerPrecision(InPlacePass):
             # Opsets 21 and 22 gave Conv and others bf16 and changed no operator that is used here.
             model.opset_imports[""] = max(model.opset_imports[""], BF16_OPSET)
         for value, tensor in zip(graph.inputs, self.spec.inputs, strict=True):
-            value.type = ir.TensorType(TYPES[tensor.numpy_dtype(self.precision)])
+            value.type = ir.TensorType(onnx_type(tensor.numpy_dtype(self.precision)))
         for node in list(graph):
             self._type_node(graph, node)
         for index, tensor in enumerate(self.spec.outputs):
-            self._type_output(graph, index, TYPES[tensor.numpy_dtype(self.precision)])
+            self._type_output(graph, index, onnx_type(tensor.numpy_dtype(self.precision)))
         used = {value for node in graph for value in node.inputs if value is not None}
         for name in [name for name, value in graph.initializers.items() if value not in used]:
             del graph.initializers[name]

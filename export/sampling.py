@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from devil.config import DevilConfig, level_shapes
+from devil.preprocess import patch_positions
 
 Arrays = dict[str, np.ndarray]
 
@@ -26,7 +27,7 @@ class Frames:
 def vision_case(config: DevilConfig, frames: int, rows: int, columns: int) -> Arrays:
     """Feeds of the vision graph for frames of rows × columns merged blocks of patches."""
     random = np.random.default_rng(0)
-    positions = merged_positions(rows, columns, config.vision.merge)
+    positions = patch_positions(rows * config.vision.side, columns * config.vision.side, config.vision)
     shape = (frames, len(positions), 3 * config.vision.patch**2)
     return {"patches": random.integers(0, 256, shape, np.uint8), "positions": positions}
 
@@ -34,13 +35,6 @@ def vision_case(config: DevilConfig, frames: int, rows: int, columns: int) -> Ar
 def vision_cases(config: DevilConfig) -> list[Arrays]:
     """Several frames, and the smallest image there is."""
     return [vision_case(config, 3, 2, 5), vision_case(config, 1, 1, 1)]
-
-
-def merged_positions(rows: int, columns: int, merge: int) -> np.ndarray:
-    """(row, column) of each patch of rows × columns merged blocks, merge-block first: int64 [P, 2]."""
-    grid = np.stack(np.mgrid[: rows * merge, : columns * merge], -1)
-    blocks = grid.reshape(rows, merge, columns, merge, 2).transpose(0, 2, 1, 3, 4)
-    return blocks.reshape(-1, 2).astype(np.int64)
 
 
 def traced_frames(config: DevilConfig, frame_size: tuple[int, int] | None = None) -> Frames:

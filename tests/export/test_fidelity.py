@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from devil.export.fidelity import box_iou, compare_detections, compare_tensors, over_budget, worst
+from devil.export.fidelity import compare_detections, compare_tensors, over_budget, worst
 
 
 def detections(frames=2, queries=5, seed=0):
@@ -42,20 +42,6 @@ def test_tensor_measures():
     measures = compare_tensors(expected + np.array([[0, 0], [0.8, 0]]), expected)
     assert measures["relative"] == pytest.approx(0.1)
     assert measures["cosine"] == pytest.approx(8 / np.hypot(8, 0.8))
-
-
-@pytest.mark.parametrize(
-    ("first", "second", "iou"),
-    [
-        ((0.5, 0.5, 1, 1), (0.5, 0.5, 1, 1), 1),
-        ((0.5, 0.5, 1, 1), (1.0, 0.5, 1, 1), 1 / 3),
-        ((0.5, 0.5, 1, 1), (0.5, 0.5, 0.5, 0.5), 0.25),
-        ((0.1, 0.1, 0.1, 0.1), (0.9, 0.9, 0.1, 0.1), 0),
-        ((0.1, 0.1, 0, 0), (0.1, 0.1, 0, 0), 0),
-    ],
-)
-def test_box_iou(first, second, iou):
-    assert box_iou(np.array([first]), np.array([second])) == pytest.approx([iou])
 
 
 def test_worst_takes_the_largest_error_and_the_smallest_likeness():
