@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from devil.config import DevilConfig, from_hf, to_hf
+from devil.config import DevilConfig
+from devil.config_json import from_hf, to_hf
 from devil.contract import GRAPHS, PRECISIONS, Precision, contract
 from devil.errors import BundleError, DevilError
 from devil.files import sha256, write_text

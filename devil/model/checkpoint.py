@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from devil.config import load_config, to_hf
+from devil.config_json import load_config, to_hf
 from devil.errors import CheckpointError
 from devil.files import atomic_directory
 from devil.model.devil import DevilModel
@@ -43,7 +43,14 @@ def load_model(folder: str | os.PathLike) -> DevilModel:
 
 
 def save_model(model: DevilModel, folder: str | os.PathLike, tokenizer: str | os.PathLike, dtype: torch.dtype) -> None:
-    """Writes a checkpoint folder with all weights in `dtype`; replaces the folder whole or not at all."""
+    """Writes a checkpoint folder with all weights in `dtype`; replaces the folder whole or not at all.
+
+    Args:
+        tokenizer: file to copy in as its `tokenizer.json`.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
     aliases = _aliases(model)
     tensors = {
         name: tensor.detach().to("cpu", dtype if tensor.is_floating_point() else tensor.dtype).contiguous()
@@ -51,7 +58,7 @@ def save_model(model: DevilModel, folder: str | os.PathLike, tokenizer: str | os
         if name not in aliases
     }
     with atomic_directory(folder) as temporary:
-        (temporary / "config.json").write_text(json.dumps(to_hf(model.devil), indent=2) + "\n")
+        (temporary / "config.json").write_text(json.dumps(to_hf(model.devil), indent=2) + "\n", encoding="utf-8")
         shutil.copyfile(tokenizer, temporary / TOKENIZER)
         save_file(tensors, temporary / WEIGHTS, metadata={"format": "pt"})
 
@@ -59,8 +66,8 @@ def save_model(model: DevilModel, folder: str | os.PathLike, tokenizer: str | os
 def _weight_files(folder: Path) -> list[Path]:
     if (folder / INDEX).exists():
         try:
-            names = set(json.loads((folder / INDEX).read_text())["weight_map"].values())
-        except (ValueError, KeyError, AttributeError) as error:
+            names = set(json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values())
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise CheckpointError(f"{folder / INDEX} is not an index of shards", "copy the checkpoint again") from error
     else:
         names = {WEIGHTS}

@@ -3,7 +3,8 @@ import json
 
 import pytest
 
-from devil.config import PRESETS, DetectorConfig, DevilConfig, SwinConfig, from_hf, level_shapes, load_config, to_hf
+from devil.config import PRESETS, DetectorConfig, DevilConfig, SwinConfig, level_shapes
+from devil.config_json import from_hf, load_config, to_hf
 from devil.contract import GRAPHS, contract
 from devil.errors import CheckpointError, ConfigError
 
@@ -38,6 +39,10 @@ def test_a_released_config_without_our_fields_is_the_7b_model():
         ({"model_type": "qwen2"}, "model_type 'qwen2'"),
         ({"mm_projector_type": "linear"}, "projector 'linear'"),
         ({"tbox_index": None}, "lacks tbox_index"),
+        ({"hidden_size": "wide"}, "is broken"),
+        ({"num_attention_heads": 0}, "is broken"),
+        ({"vision_encoder_config": 3}, "is broken"),
+        ({"detector_config": {"colour": "red"}}, "is broken .*colour"),
     ],
 )
 def test_a_foreign_config_is_refused(change, line):
