@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 SMOOTHING = 0.1  # α of reference §4
 
@@ -28,6 +27,8 @@ class Linker:
         Returns:
             int64 [Q]: entry s is the query that continues slot s.
         """
+        from scipy.optimize import linear_sum_assignment  # takes longer to import than all the rest of the runtime
+
         embeddings = np.asarray(embeddings, np.float64)
         if self._memory is None:
             self._memory = embeddings.copy()
