@@ -45,7 +45,8 @@ def atomic_file(path: str | os.PathLike) -> Iterator[Path]:
 def atomic_directory(path: str | os.PathLike) -> Iterator[Path]:
     """Yields a temporary neighbour folder that replaces the folder `path` when the block ends without an error.
 
-    A symbolic link stays; the folder it names is replaced.
+    A symbolic link stays; the folder it names is replaced. Files inside get ordinary permissions, because libraries
+    that write through temporary files of their own leave them to their owner alone.
 
     Raises:
         OutputError: the folder cannot be written or the disk is full.
@@ -57,6 +58,8 @@ def atomic_directory(path: str | os.PathLike) -> Iterator[Path]:
         try:
             yield temporary
             os.chmod(temporary, 0o777 & ~_umask())
+            for written in temporary.rglob("*"):
+                os.chmod(written, (0o777 if written.is_dir() else 0o666) & ~_umask())
             replace_directory(temporary, path)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)

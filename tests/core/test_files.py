@@ -46,7 +46,10 @@ def test_files_get_the_permissions_of_ordinary_files(tmp_path):
     plain = tmp_path / "plain"
     plain.write_text("")
     write_text(tmp_path / "atomic", "")
-    assert (tmp_path / "atomic").stat().st_mode == plain.stat().st_mode
+    with atomic_directory(tmp_path / "folder") as temporary:
+        (temporary / "private").touch(0o600)
+    for path in (tmp_path / "atomic", tmp_path / "folder" / "private"):
+        assert path.stat().st_mode == plain.stat().st_mode
 
 
 def test_a_link_stays_and_what_it_names_is_replaced(tmp_path):
