@@ -16,7 +16,8 @@ using msda::DataType;
 using msda::Implementation;
 
 int fail(const std::string& reason, char* message, int message_size) {
-  if (message != nullptr && message_size > 0) std::snprintf(message, static_cast<size_t>(message_size), "%s", reason.c_str());
+  if (message != nullptr && message_size > 0)
+    std::snprintf(message, static_cast<size_t>(message_size), "%s", reason.c_str());
   return 1;
 }
 
@@ -43,12 +44,13 @@ void reference(const Arguments& a) {
   double* out = static_cast<double*>(a.output);
   for (int64_t row = 0; row < a.batch * a.queries; ++row) {
     for (int head = 0; head < a.heads; ++head) {
-      const Value* value = static_cast<const Value*>(a.value) + (row / a.queries * a.tokens * a.heads + head) * a.head_size;
+      const Value* value =
+          static_cast<const Value*>(a.value) + (row / a.queries * a.tokens * a.heads + head) * a.head_size;
       const int64_t first = (row * a.heads + head) * samples;
       for (int channel = 0; channel < a.head_size; ++channel) {
-        *out++ = msda::reference_channel<double>(value, static_cast<int64_t>(a.heads) * a.head_size, channel,
-                                                 a.spatial_shapes, a.locations + 2 * first,
-                                                 static_cast<const Weight*>(a.weights) + first, a.levels, a.points, to_double);
+        *out++ = msda::reference_channel<double>(
+            value, static_cast<int64_t>(a.heads) * a.head_size, channel, a.spatial_shapes, a.locations + 2 * first,
+            static_cast<const Weight*>(a.weights) + first, a.levels, a.points, to_double);
       }
     }
   }

@@ -112,8 +112,7 @@ std::string check_levels(const Arguments& a) {
 }
 
 std::string check_types(DataType value, DataType weights) {
-  const bool known_value =
-      value == DataType::kFloat32 || value == DataType::kFloat16 || value == DataType::kBFloat16;
+  const bool known_value = value == DataType::kFloat32 || value == DataType::kFloat16 || value == DataType::kBFloat16;
   if (known_value && (weights == value || weights == DataType::kFloat32)) return {};
   return "value must be float32, float16 or bfloat16 and weights of the same type or float32, got types " +
          std::to_string(static_cast<int>(value)) + " and " + std::to_string(static_cast<int>(weights));

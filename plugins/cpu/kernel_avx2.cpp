@@ -11,9 +11,7 @@ struct Mask {
   __m256 lanes;
 };
 inline Mask operator&(Mask a, Mask b) { return {_mm256_and_ps(a.lanes, b.lanes)}; }
-inline Mask operator~(Mask a) {
-  return {_mm256_xor_ps(a.lanes, _mm256_castsi256_ps(_mm256_set1_epi32(-1)))};
-}
+inline Mask operator~(Mask a) { return {_mm256_xor_ps(a.lanes, _mm256_castsi256_ps(_mm256_set1_epi32(-1)))}; }
 
 // For every set of chosen lanes, their indices packed to the front, four bits each.
 struct PackTable {

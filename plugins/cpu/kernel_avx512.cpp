@@ -64,8 +64,8 @@ struct Zmm {
   static void locations(const float* pairs, int lanes, F* x, F* y) {
     const uint32_t floats = static_cast<uint32_t>((uint64_t{1} << 2 * lanes) - 1);
     const F low = _mm512_maskz_loadu_ps(static_cast<__mmask16>(floats), pairs);
-    const F high = floats >> 16 ? _mm512_maskz_loadu_ps(static_cast<__mmask16>(floats >> 16), pairs + 16)
-                                : _mm512_setzero_ps();
+    const F high =
+        floats >> 16 ? _mm512_maskz_loadu_ps(static_cast<__mmask16>(floats >> 16), pairs + 16) : _mm512_setzero_ps();
     const I even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
     *x = _mm512_permutex2var_ps(low, even, high);
     *y = _mm512_permutex2var_ps(low, _mm512_add_epi32(even, _mm512_set1_epi32(1)), high);
@@ -96,8 +96,6 @@ struct Zmm {
 
 }  // namespace
 
-Implementation avx512_implementation() {
-  return {"avx512", &kernel<Zmm>, &prepare_any<Zmm>, &gather_any<Zmm>};
-}
+Implementation avx512_implementation() { return {"avx512", &kernel<Zmm>, &prepare_any<Zmm>, &gather_any<Zmm>}; }
 
 }  // namespace msda

@@ -11,15 +11,17 @@ int list_corners(const Plan& plan, const float* locations, const Weight* weights
   int count = 0;
   for (int sample = 0; sample < plan.samples; ++sample) {
     const int32_t width = plan.columns[sample], height = plan.rows[sample];
-    const Footprint<float> f = footprint(to_pixel(locations[2 * sample], width),
-                                         to_pixel(locations[2 * sample + 1], height), height, width);
+    const Footprint<float> f =
+        footprint(to_pixel(locations[2 * sample], width), to_pixel(locations[2 * sample + 1], height), height, width);
     const float weight = widen(weights[sample]);
     // Unsigned, because the corner of a footprint outside may wrap around; it is then not kept.
-    const uint32_t token_step = static_cast<uint32_t>(plan.token_step), row_step = static_cast<uint32_t>(plan.row_step[sample]);
+    const uint32_t token_step = static_cast<uint32_t>(plan.token_step),
+                   row_step = static_cast<uint32_t>(plan.row_step[sample]);
     const uint32_t top_left = static_cast<uint32_t>(plan.start[sample]) + static_cast<uint32_t>(f.y) * row_step +
                               static_cast<uint32_t>(f.x) * token_step;
     for (int corner = 0; corner < 4; ++corner) {
-      corners->offset[count] = static_cast<int32_t>(top_left + (corner & 1 ? token_step : 0) + (corner & 2 ? row_step : 0));
+      corners->offset[count] =
+          static_cast<int32_t>(top_left + (corner & 1 ? token_step : 0) + (corner & 2 ? row_step : 0));
       corners->weight[count] = weight * corner_weight(f, corner);
       count += static_cast<int>(f.inside >> corner & 1u);
     }

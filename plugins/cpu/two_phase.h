@@ -34,7 +34,8 @@ int list_corners(const Plan& plan, const float* locations, const float* weights,
     x = V::fma(x, width, minus_half);
     y = V::fma(y, height, minus_half);
     // NaN fails every comparison; lanes past the last sample are dropped here too.
-    const M near = V::first(lanes) & V::less(minus_one, x) & V::less(x, width) & V::less(minus_one, y) & V::less(y, height);
+    const M near =
+        V::first(lanes) & V::less(minus_one, x) & V::less(x, width) & V::less(minus_one, y) & V::less(y, height);
 
     const F left = V::floor(x), top = V::floor(y), right = V::sub(x, left), below = V::sub(y, top);
     const I column = V::to_int(left), row = V::to_int(top);

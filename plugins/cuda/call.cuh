@@ -28,7 +28,8 @@ inline Grid grid_of(const Arguments& a) {
 }
 
 inline Sizes sizes_of(const Arguments& a) {
-  return {a.tokens, a.batch, static_cast<int32_t>(a.queries), a.heads, a.head_size, a.levels, a.points, a.levels * a.points};
+  return {a.tokens,           a.batch, static_cast<int32_t>(a.queries), a.heads, a.head_size, a.levels, a.points,
+          a.levels * a.points};
 }
 
 inline LevelShapes level_shapes(const Arguments& a, const int64_t* host) {

@@ -8,7 +8,8 @@ namespace msda {
 constexpr int kGenericThreads = 128;
 
 template <typename Source>
-__device__ __forceinline__ void softmax_of_pair(const Source& source, int64_t base, int samples, float* peak, float* scale) {
+__device__ __forceinline__ void softmax_of_pair(const Source& source, int64_t base, int samples, float* peak,
+                                                float* scale) {
   float sum = 0.0f;
   *peak = -INFINITY;
   for (int sample = 0; sample < samples; ++sample) *peak = fmaxf(*peak, source.weight(base + sample));
@@ -28,7 +29,7 @@ __device__ __forceinline__ void add_row(const Value* row, float weight, float su
 template <typename Value, typename Source>
 __global__ void __launch_bounds__(kGenericThreads)
     generic_kernel(const Value* __restrict__ value, Source source, const __grid_constant__ LevelShapes shapes,
-                  Sizes sizes, Value* __restrict__ output) {
+                   Sizes sizes, Value* __restrict__ output) {
   constexpr int kElements = Blend<Value>::kElements;
   __shared__ LevelTable table;
   fill(&table, sizes, shapes);
@@ -57,7 +58,8 @@ __global__ void __launch_bounds__(kGenericThreads)
 #pragma unroll
       for (int corner = 0; corner < 4; ++corner) {
         if (!(f.inside >> corner & 1u)) continue;
-        add_row(base + corner_token(f, corner, level.start, level.width) * token_step, attention * corner_weight(f, corner), sums);
+        add_row(base + corner_token(f, corner, level.start, level.width) * token_step,
+                attention * corner_weight(f, corner), sums);
       }
     }
     reinterpret_cast<uint4*>(output)[pair * parts + part] = Blend<Value>::pack(sums);

@@ -11,7 +11,7 @@ namespace msda {
 
 constexpr int kHead32Threads = 128;
 constexpr int kHead32Blocks = 8;  // per multiprocessor: lets the compiler use 64 registers
-constexpr int kChunk = 16;  // samples staged at a time, half a warp
+constexpr int kChunk = 16;        // samples staged at a time, half a warp
 constexpr uint32_t kAllLanes = 0xffffffffu;
 
 template <typename Value>
@@ -46,8 +46,8 @@ struct Tile {
 // The rows and bilinear weights of a sample. Corners outside take the row of a corner of the same sample that lies
 // inside, with weight zero: an infinity elsewhere cannot leak into the sum. Rows are counted in 16-byte vectors.
 template <typename Value>
-__device__ __forceinline__ void corners_of(const Footprint<float>& f, Level level, uint32_t token_vectors, float attention,
-                                           uint4* rows, uint4* weights) {
+__device__ __forceinline__ void corners_of(const Footprint<float>& f, Level level, uint32_t token_vectors,
+                                           float attention, uint4* rows, uint4* weights) {
   const uint32_t left = static_cast<uint32_t>(max(f.x, 0)) * token_vectors;
   const uint32_t right = static_cast<uint32_t>(min(f.x + 1, level.width - 1)) * token_vectors;
   const uint32_t line = static_cast<uint32_t>(level.width) * token_vectors, start = level.start * token_vectors;
@@ -58,8 +58,9 @@ __device__ __forceinline__ void corners_of(const Footprint<float>& f, Level leve
   float weight_left = f.x >= 0 ? 1.0f - f.right : 0.0f, weight_right = f.x + 1 < level.width ? f.right : 0.0f;
   if (Blend<Value>::kFoldsAttention) weight_left *= attention, weight_right *= attention;
   const float weight_above = f.y >= 0 ? 1.0f - f.below : 0.0f, weight_below = f.y + 1 < level.height ? f.below : 0.0f;
-  *weights = make_uint4(Blend<Value>::weight(weight_above * weight_left), Blend<Value>::weight(weight_above * weight_right),
-                        Blend<Value>::weight(weight_below * weight_left), Blend<Value>::weight(weight_below * weight_right));
+  *weights =
+      make_uint4(Blend<Value>::weight(weight_above * weight_left), Blend<Value>::weight(weight_above * weight_right),
+                 Blend<Value>::weight(weight_below * weight_left), Blend<Value>::weight(weight_below * weight_right));
 }
 
 // Softmax statistics of the warp's pairs: half a warp per pair.
@@ -71,9 +72,11 @@ __device__ __forceinline__ void softmax_statistics(typename Head32<Value>::Stage
     const int64_t base = (tile.first_pair + pair) * sizes.samples;
     const int samples = pair < tile.pairs ? sizes.samples : 0;
     float peak = -INFINITY, sum = 0.0f;
-    for (int sample = lane % kChunk; sample < samples; sample += kChunk) peak = fmaxf(peak, source.weight(base + sample));
+    for (int sample = lane % kChunk; sample < samples; sample += kChunk)
+      peak = fmaxf(peak, source.weight(base + sample));
     for (int step = kChunk / 2; step > 0; step /= 2) peak = fmaxf(peak, __shfl_xor_sync(kAllLanes, peak, step));
-    for (int sample = lane % kChunk; sample < samples; sample += kChunk) sum += __expf(source.weight(base + sample) - peak);
+    for (int sample = lane % kChunk; sample < samples; sample += kChunk)
+      sum += __expf(source.weight(base + sample) - peak);
     for (int step = kChunk / 2; step > 0; step /= 2) sum += __shfl_xor_sync(kAllLanes, sum, step);
     if (lane % kChunk == 0) {
       stage->peak[pair] = peak;
@@ -86,7 +89,8 @@ __device__ __forceinline__ void softmax_statistics(typename Head32<Value>::Stage
 // Phase one for the samples from `first_sample` on: a lane has one sample of every other pair.
 template <typename Value, typename Source>
 __device__ __forceinline__ void stage_samples(typename Head32<Value>::Stage* stage, const LevelTable& table,
-                                              const Source& source, const Sizes& sizes, const Tile& tile, int first_sample) {
+                                              const Source& source, const Sizes& sizes, const Tile& tile,
+                                              int first_sample) {
   using Layout = Head32<Value>;
   const int lane = threadIdx.x % 32, sample = first_sample + lane % kChunk;
   const int pairs = sample < sizes.samples ? tile.pairs : 0;
@@ -100,7 +104,8 @@ __device__ __forceinline__ void stage_samples(typename Head32<Value>::Stage* sta
     float attention = 0.0f;
     if (pair < pairs) {
       const int64_t at = base + pair * sizes.samples;
-      const int64_t row = tile.first_row + (tile.in_frame + static_cast<uint32_t>(pair)) / static_cast<uint32_t>(sizes.heads);
+      const int64_t row =
+          tile.first_row + (tile.in_frame + static_cast<uint32_t>(pair)) / static_cast<uint32_t>(sizes.heads);
       const Pixel pixel = source.pixel(sizes, at, row, index, level);
       f = footprint(pixel.x, pixel.y, level.height, level.width);
       attention = source.weight(at);
@@ -152,7 +157,8 @@ __global__ void __launch_bounds__(kHead32Threads, kHead32Blocks)
 
   for (int64_t frame = blockIdx.y; frame < sizes.batch; frame += gridDim.y) {
     const Tile tile{frame * pairs_per_frame + in_frame, frame * sizes.queries, in_frame, pairs};
-    const uint4* rows = reinterpret_cast<const uint4*>(value) + (frame * sizes.tokens * sizes.heads + head) * Layout::kLanes + part;
+    const uint4* rows =
+        reinterpret_cast<const uint4*>(value) + (frame * sizes.tokens * sizes.heads + head) * Layout::kLanes + part;
     if (Source::kSoftmax) softmax_statistics<Value>(stage, source, sizes, tile);
     float sums[Layout::kElements] = {};
     for (int sample = 0; sample < sizes.samples; sample += kChunk) {

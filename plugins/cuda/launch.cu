@@ -27,7 +27,8 @@ cudaError_t launch_typed(const Arguments& a, const Call& call, const int64_t* ho
   switch (a.value_type) {
     case DataType::kFloat32: return launch_kernel<float>(a, source_of<float>(call), host_shapes, stream);
     case DataType::kFloat16: return launch_kernel<__half>(a, source_of<__half>(call), host_shapes, stream);
-    case DataType::kBFloat16: return launch_kernel<__nv_bfloat16>(a, source_of<__nv_bfloat16>(call), host_shapes, stream);
+    case DataType::kBFloat16:
+      return launch_kernel<__nv_bfloat16>(a, source_of<__nv_bfloat16>(call), host_shapes, stream);
   }
   return cudaErrorInvalidValue;
 }

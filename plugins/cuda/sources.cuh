@@ -80,7 +80,8 @@ struct Fused {
     }
     const float4 box = reinterpret_cast<const float4*>(reference)[anchor];
     const float scale = 0.5f / static_cast<float>(sizes.points);
-    return {to_pixel(fmaf(dx * scale, box.z, box.x), level.width), to_pixel(fmaf(dy * scale, box.w, box.y), level.height)};
+    return {to_pixel(fmaf(dx * scale, box.z, box.x), level.width),
+            to_pixel(fmaf(dy * scale, box.w, box.y), level.height)};
   }
 };
 

@@ -61,8 +61,7 @@ constexpr size_t kTypeCount = sizeof(kTypes) / sizeof(kTypes[0]);
 }  // namespace msda
 
 // Leaves the function with the status of a failed call.
-#define MSDA_RETURN_IF_ERROR(call)                     \
-  do {                                                 \
-    if (OrtStatus* failed = (call); failed != nullptr) \
-      return failed;                                   \
+#define MSDA_RETURN_IF_ERROR(call)                                    \
+  do {                                                                \
+    if (OrtStatus* failed = (call); failed != nullptr) return failed; \
   } while (false)

@@ -1,8 +1,8 @@
 // The CPU operator: checks, then rows in blocks on ONNX Runtime's own threads.
 #include <vector>
 
-#include "kernel.h"
 #include "api.h"
+#include "kernel.h"
 
 namespace msda {
 namespace {
@@ -43,7 +43,8 @@ OrtStatus* compute(void* kernel, OrtKernelContext* context) {
   MSDA_RETURN_IF_ERROR(status(*self.api, check_levels(work.arguments)));
   work.plan = make_plan(work.arguments);
   const int64_t rows = work.arguments.batch * work.arguments.queries;
-  return self.api->KernelContext_ParallelFor(context, run_block, static_cast<size_t>((rows + kBlock - 1) / kBlock), 0, &work);
+  return self.api->KernelContext_ParallelFor(context, run_block, static_cast<size_t>((rows + kBlock - 1) / kBlock), 0,
+                                             &work);
 }
 
 }  // namespace

@@ -9,7 +9,8 @@ OrtStatus* refuse(const OrtApiBase* base) {
   for (uint32_t version = msda::kOrtApiVersion - 1; version > 0; --version) {
     if (const OrtApi* api = base->GetApi(version)) {
       const std::string reason = std::string(msda::kOperator) + " needs ONNX Runtime 1." +
-                                 std::to_string(msda::kOrtApiVersion) + " or newer, this is " + base->GetVersionString();
+                                 std::to_string(msda::kOrtApiVersion) + " or newer, this is " +
+                                 base->GetVersionString();
       return api->CreateStatus(ORT_NOT_IMPLEMENTED, reason.c_str());
     }
   }

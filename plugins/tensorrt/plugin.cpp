@@ -116,7 +116,8 @@ int32_t Plugin::configurePlugin(nvinfer1::DynamicPluginTensorDesc const* inputs,
                                 nvinfer1::DynamicPluginTensorDesc const*, int32_t output_count) noexcept {
   std::string error = check_counts(input_count, output_count);
   Arguments sizes{};
-  if (error.empty()) error = read(inputs[0].desc.dims, inputs[1].desc.dims, inputs[2].desc.dims, inputs[3].desc.dims, &sizes);
+  if (error.empty())
+    error = read(inputs[0].desc.dims, inputs[1].desc.dims, inputs[2].desc.dims, inputs[3].desc.dims, &sizes);
   return result(error);
 }
 

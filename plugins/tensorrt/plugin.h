@@ -48,11 +48,12 @@ class Plugin final : public nvinfer1::IPluginV3,
   int32_t getNbOutputs() const noexcept override { return kOutputs; }
   int32_t getOutputDataTypes(nvinfer1::DataType* outputs, int32_t output_count, nvinfer1::DataType const* inputs,
                              int32_t input_count) const noexcept override;
-  int32_t getOutputShapes(nvinfer1::DimsExprs const* inputs, int32_t input_count, nvinfer1::DimsExprs const* shape_inputs,
-                          int32_t shape_input_count, nvinfer1::DimsExprs* outputs, int32_t output_count,
+  int32_t getOutputShapes(nvinfer1::DimsExprs const* inputs, int32_t input_count,
+                          nvinfer1::DimsExprs const* shape_inputs, int32_t shape_input_count,
+                          nvinfer1::DimsExprs* outputs, int32_t output_count,
                           nvinfer1::IExprBuilder& builder) noexcept override;
-  bool supportsFormatCombination(int32_t position, nvinfer1::DynamicPluginTensorDesc const* tensors, int32_t input_count,
-                                 int32_t output_count) noexcept override;
+  bool supportsFormatCombination(int32_t position, nvinfer1::DynamicPluginTensorDesc const* tensors,
+                                 int32_t input_count, int32_t output_count) noexcept override;
   int32_t configurePlugin(nvinfer1::DynamicPluginTensorDesc const* inputs, int32_t input_count,
                           nvinfer1::DynamicPluginTensorDesc const* outputs, int32_t output_count) noexcept override;
 
@@ -60,7 +61,8 @@ class Plugin final : public nvinfer1::IPluginV3,
   int32_t onShapeChange(nvinfer1::PluginTensorDesc const* inputs, int32_t input_count,
                         nvinfer1::PluginTensorDesc const* outputs, int32_t output_count) noexcept override;
   int32_t enqueue(nvinfer1::PluginTensorDesc const* input_descs, nvinfer1::PluginTensorDesc const* output_descs,
-                  void const* const* inputs, void* const* outputs, void* workspace, cudaStream_t stream) noexcept override;
+                  void const* const* inputs, void* const* outputs, void* workspace,
+                  cudaStream_t stream) noexcept override;
   nvinfer1::IPluginV3* attachToContext(nvinfer1::IPluginResourceContext* context) noexcept override;
   nvinfer1::PluginFieldCollection const* getFieldsToSerialize() noexcept override;
 

@@ -1,4 +1,5 @@
-// Where a sampling location falls: the bilinear footprint that the scalar reference, the CPU and the CUDA kernels share.
+// Where a sampling location falls: the bilinear footprint that the scalar reference, the CPU and the CUDA kernels
+// share.
 #pragma once
 
 #include <math.h>

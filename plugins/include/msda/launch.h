@@ -16,8 +16,8 @@ cudaError_t launch(const Arguments& arguments, const int64_t* host_shapes, cudaS
 
 // The operator with the softmax over a query's samples and the location arithmetic inside, so that no tensor of
 // locations is written and read: weights = softmax(logits), and
-//   location = reference + offset / (width, height)                    for points, reference [batch, queries, levels, 2]
-//   location = reference.xy + offset / points * 0.5 * reference.wh     for boxes cxcywh, reference [..., levels, 4]
+//   location = reference + offset / (width, height)                    for points, reference [batch, queries, levels,
+//   2] location = reference.xy + offset / points * 0.5 * reference.wh     for boxes cxcywh, reference [..., levels, 4]
 struct FusedArguments {
   Arguments sizes;         // value, spatial_shapes, output and all sizes; locations and weights are not read
   const float* reference;  // 0-1

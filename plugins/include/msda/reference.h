@@ -20,8 +20,9 @@ MSDA_HOST_DEVICE Real reference_channel(const Value* value, int64_t token_stride
     const int32_t height = static_cast<int32_t>(shapes[2 * level]), width = static_cast<int32_t>(shapes[2 * level + 1]);
     for (int point = 0; point < points; ++point) {
       const int sample = level * points + point;
-      const Footprint<Real> f = footprint(to_pixel(static_cast<Real>(locations[2 * sample]), width),
-                                          to_pixel(static_cast<Real>(locations[2 * sample + 1]), height), height, width);
+      const Footprint<Real> f =
+          footprint(to_pixel(static_cast<Real>(locations[2 * sample]), width),
+                    to_pixel(static_cast<Real>(locations[2 * sample + 1]), height), height, width);
       const Real weight = widen_to_real(weights[sample]);
       for (int corner = 0; corner < 4; ++corner) {
         if (!(f.inside >> corner & 1u)) continue;

@@ -28,11 +28,16 @@ struct Sizes {
 
 inline std::vector<Sizes> all_sizes() {
   return {
-      {{9, 6, 5, 3, 2, 2, 1, 1}, 2, 17, 8, 32, 4, false}, {{9, 6, 5, 3, 2, 2, 1, 1}, 3, 5, 3, 32, 4, true},
+      {{9, 6, 5, 3, 2, 2, 1, 1}, 2, 17, 8, 32, 4, false},
+      {{9, 6, 5, 3, 2, 2, 1, 1}, 3, 5, 3, 32, 4, true},
       {{1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1}, 1, 1, 1, 32, 16, false},
-      {{7, 5, 3, 2, 4, 4}, 1, 9, 5, 32, 7, true}, {{31, 29, 13, 11}, 1, 11, 5, 40, 3, false},
-      {{1, 13, 17, 1}, 3, 7, 3, 24, 5, true}, {{19, 23}, 5, 1, 1, 64, 1, false}, {{4, 4}, 2, 3, 2, 8, 2, true},
-      {{3, 3, 2, 2}, 2, 33, 1, 16, 16, true}, {{5, 5}, 1, 1, 1, 32, 1, true},
+      {{7, 5, 3, 2, 4, 4}, 1, 9, 5, 32, 7, true},
+      {{31, 29, 13, 11}, 1, 11, 5, 40, 3, false},
+      {{1, 13, 17, 1}, 3, 7, 3, 24, 5, true},
+      {{19, 23}, 5, 1, 1, 64, 1, false},
+      {{4, 4}, 2, 3, 2, 8, 2, true},
+      {{3, 3, 2, 2}, 2, 33, 1, 16, 16, true},
+      {{5, 5}, 1, 1, 1, 32, 1, true},
   };
 }
 
@@ -73,7 +78,9 @@ class Buffer {
   explicit Buffer(size_t bytes) : data_(new char[bytes]) {}
   void* get() const { return data_.get(); }
   template <typename T>
-  T* as() const { return static_cast<T*>(get()); }
+  T* as() const {
+    return static_cast<T*>(get());
+  }
 
  private:
   std::unique_ptr<char[]> data_;
@@ -97,9 +104,12 @@ struct Call {
   }
   Call(const Call&) = delete;
 
-  size_t outputs() const { return static_cast<size_t>(arguments.batch * arguments.queries * arguments.heads * arguments.head_size); }
+  size_t outputs() const {
+    return static_cast<size_t>(arguments.batch * arguments.queries * arguments.heads * arguments.head_size);
+  }
   size_t samples() const {
-    return static_cast<size_t>(arguments.batch * arguments.queries * arguments.heads * arguments.levels * arguments.points);
+    return static_cast<size_t>(arguments.batch * arguments.queries * arguments.heads * arguments.levels *
+                               arguments.points);
   }
 
   std::vector<double> reference() const {
@@ -169,8 +179,10 @@ inline bool compare(const Call& call, const std::vector<double>& exact, bool ble
   return true;
 }
 
-constexpr DataType kTypes[][2] = {{DataType::kFloat32, DataType::kFloat32},   {DataType::kFloat16, DataType::kFloat16},
-                                  {DataType::kFloat16, DataType::kFloat32},   {DataType::kBFloat16, DataType::kBFloat16},
+constexpr DataType kTypes[][2] = {{DataType::kFloat32, DataType::kFloat32},
+                                  {DataType::kFloat16, DataType::kFloat16},
+                                  {DataType::kFloat16, DataType::kFloat32},
+                                  {DataType::kBFloat16, DataType::kBFloat16},
                                   {DataType::kBFloat16, DataType::kFloat32}};
 
 }  // namespace cases

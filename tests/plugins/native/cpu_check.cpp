@@ -28,7 +28,8 @@ bool phases_agree(cases::Call& call, int isa, const std::vector<double>& exact) 
 
 bool refuses(cases::Arguments arguments, const char* expected) {
   char message[256] = "";
-  if (devil_msda_run(&arguments, -1, 0, 1, message, sizeof message) == 1 && std::string(message).find(expected) != std::string::npos) {
+  if (devil_msda_run(&arguments, -1, 0, 1, message, sizeof message) == 1 &&
+      std::string(message).find(expected) != std::string::npos) {
     return true;
   }
   return std::printf("expected a refusal with '%s', got '%s'\n", expected, message), false;

@@ -12,9 +12,10 @@ void launch(const cases::Arguments& a, const Source& source, const int64_t* host
   const msda::Grid grid = msda::grid_of<Value>(a);
   const msda::LevelShapes shapes = msda::level_shapes(a, host_shapes);
   const auto kernel = a.head_size == 32 ? msda::head32_kernel<Value, Source> : msda::generic_kernel<Value, Source>;
-  cuda_on_cpu::launch(static_cast<unsigned>(grid.blocks), static_cast<unsigned>(grid.frames), static_cast<unsigned>(grid.threads), [&] {
-    kernel(static_cast<const Value*>(a.value), source, shapes, msda::sizes_of(a), static_cast<Value*>(a.output));
-  });
+  cuda_on_cpu::launch(
+      static_cast<unsigned>(grid.blocks), static_cast<unsigned>(grid.frames), static_cast<unsigned>(grid.threads), [&] {
+        kernel(static_cast<const Value*>(a.value), source, shapes, msda::sizes_of(a), static_cast<Value*>(a.output));
+      });
 }
 
 template <typename Call>
@@ -30,8 +31,8 @@ void launch_typed(const cases::Arguments& a, const Call& call, const int64_t* ho
 bool blended(const cases::Arguments& a) { return a.head_size == 32 && a.value_type != cases::DataType::kFloat32; }
 
 std::string describe(const cases::Arguments& a) {
-  return "types " + std::to_string(static_cast<int>(a.value_type)) + " " + std::to_string(static_cast<int>(a.weight_type)) +
-         ", head size " + std::to_string(a.head_size);
+  return "types " + std::to_string(static_cast<int>(a.value_type)) + " " +
+         std::to_string(static_cast<int>(a.weight_type)) + ", head size " + std::to_string(a.head_size);
 }
 
 bool check(cases::Call& call, bool on_host) {
@@ -43,7 +44,8 @@ bool check(cases::Call& call, bool on_host) {
 // Levels that claim more than the tokens must read nothing, so the result is that of the levels before them.
 bool lying_shapes() {
   for (const int head_size : {8, 32}) {
-    cases::Call call({{3, 3, 2, 2}, 1, 4, 2, head_size, 4, false}, cases::DataType::kFloat32, cases::DataType::kFloat32, 5);
+    cases::Call call({{3, 3, 2, 2}, 1, 4, 2, head_size, 4, false}, cases::DataType::kFloat32, cases::DataType::kFloat32,
+                     5);
     for (const int64_t lie : {int64_t{1000}, int64_t{-1}, int64_t{0}, int64_t{1} << 40}) {
       call.shapes.as<int64_t>()[2] = lie;
       launch_typed(call.arguments, call.arguments);
@@ -51,7 +53,8 @@ bool lying_shapes() {
       call.shapes.as<int64_t>()[0] = lie;
       launch_typed(call.arguments, call.arguments);
       for (size_t i = 0; i < call.outputs(); ++i) {
-        if (!std::isfinite(found[i]) || call.output.as<float>()[i] != 0) return std::printf("a lie of %ld was read\n", lie), false;
+        if (!std::isfinite(found[i]) || call.output.as<float>()[i] != 0)
+          return std::printf("a lie of %ld was read\n", lie), false;
       }
       call.shapes.as<int64_t>()[0] = 3;
     }
@@ -65,7 +68,8 @@ bool infinities(cases::DataType type) {
   launch_typed(call.arguments, call.arguments);
   std::vector<float> clean(call.outputs());
   for (size_t i = 0; i < clean.size(); ++i) clean[i] = cases::load(call.output.get(), i, type);
-  for (int channel = 0; channel < 32; ++channel) cases::store(call.value.get(), (2 * 6 + 3) * 32 + channel, INFINITY, type);
+  for (int channel = 0; channel < 32; ++channel)
+    cases::store(call.value.get(), (2 * 6 + 3) * 32 + channel, INFINITY, type);
   launch_typed(call.arguments, call.arguments);
   int untouched = 0;
   for (int query = 0; query < 64; ++query) {
@@ -77,7 +81,8 @@ bool infinities(cases::DataType type) {
     untouched += !touches;
     for (int channel = 0; channel < 32; ++channel) {
       const float found = cases::load(call.output.get(), query * 32 + channel, type);
-      if (touches ? std::isfinite(found) : found != clean[query * 32 + channel]) return std::printf("infinity leaked\n"), false;
+      if (touches ? std::isfinite(found) : found != clean[query * 32 + channel])
+        return std::printf("infinity leaked\n"), false;
     }
   }
   return untouched > 10 && untouched < 60;
@@ -89,8 +94,10 @@ bool fused(const cases::Sizes& sizes, cases::DataType type, int reference_size, 
   const cases::Arguments& a = call.arguments;
   std::mt19937 random(seed);
   std::uniform_real_distribution<float> uniform(0.1f, 0.9f), offset(-3.0f, 3.0f);
-  const size_t each = static_cast<size_t>(a.levels * a.points), anchors = static_cast<size_t>(a.batch * a.queries * a.levels);
-  const cases::Buffer reference(4 * anchors * static_cast<size_t>(reference_size)), offsets(8 * call.samples()), logits(4 * call.samples());
+  const size_t each = static_cast<size_t>(a.levels * a.points),
+               anchors = static_cast<size_t>(a.batch * a.queries * a.levels);
+  const cases::Buffer reference(4 * anchors * static_cast<size_t>(reference_size)), offsets(8 * call.samples()),
+      logits(4 * call.samples());
   for (size_t i = 0; i < anchors * static_cast<size_t>(reference_size); ++i) reference.as<float>()[i] = uniform(random);
   for (size_t i = 0; i < 2 * call.samples(); ++i) offsets.as<float>()[i] = offset(random);
   for (size_t i = 0; i < call.samples(); ++i) logits.as<float>()[i] = 4 * offset(random);
@@ -99,12 +106,16 @@ bool fused(const cases::Sizes& sizes, cases::DataType type, int reference_size, 
     for (size_t i = 0; i < each; ++i) sum += std::exp(static_cast<double>(logits.as<float>()[pair * each + i]));
     for (size_t i = 0; i < each; ++i) {
       const size_t sample = pair * each + i, level = i / static_cast<size_t>(a.points);
-      call.weights.as<float>()[sample] = static_cast<float>(std::exp(static_cast<double>(logits.as<float>()[sample])) / sum);
-      const float* anchor = reference.as<float>() + (pair / static_cast<size_t>(a.heads) * static_cast<size_t>(a.levels) + level) * static_cast<size_t>(reference_size);
+      call.weights.as<float>()[sample] =
+          static_cast<float>(std::exp(static_cast<double>(logits.as<float>()[sample])) / sum);
+      const float* anchor =
+          reference.as<float>() + (pair / static_cast<size_t>(a.heads) * static_cast<size_t>(a.levels) + level) *
+                                      static_cast<size_t>(reference_size);
       for (size_t axis = 0; axis < 2; ++axis) {
         const double extent = static_cast<double>(a.spatial_shapes[2 * level + 1 - axis]);
         const double scale = reference_size == 2 ? 1 / extent : 0.5 * static_cast<double>(anchor[2 + axis]) / a.points;
-        call.locations.as<float>()[2 * sample + axis] = static_cast<float>(static_cast<double>(anchor[axis]) + static_cast<double>(offsets.as<float>()[2 * sample + axis]) * scale);
+        call.locations.as<float>()[2 * sample + axis] = static_cast<float>(
+            static_cast<double>(anchor[axis]) + static_cast<double>(offsets.as<float>()[2 * sample + axis]) * scale);
       }
     }
   }
@@ -124,7 +135,8 @@ int main() {
       if (!check(call, seed % 2 == 0)) return 1;
       ++checked;
     }
-    for (const cases::DataType type : {cases::DataType::kFloat32, cases::DataType::kFloat16, cases::DataType::kBFloat16}) {
+    for (const cases::DataType type :
+         {cases::DataType::kFloat32, cases::DataType::kFloat16, cases::DataType::kBFloat16}) {
       if (!fused(sizes, type, 2, ++seed) || !fused(sizes, type, 4, ++seed)) return 1;
       ++checked;
     }

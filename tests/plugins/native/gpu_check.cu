@@ -35,12 +35,14 @@ class DeviceCopy {
 struct DeviceCall {
   explicit DeviceCall(const cases::Call& call)
       : bytes(call.outputs() * cases::width(call.arguments.value_type)),
-        value(call.value.get(), static_cast<size_t>(call.arguments.batch * call.arguments.tokens * call.arguments.heads *
-                                                    call.arguments.head_size) * cases::width(call.arguments.value_type)),
+        value(call.value.get(), static_cast<size_t>(call.arguments.batch * call.arguments.tokens *
+                                                    call.arguments.heads * call.arguments.head_size) *
+                                    cases::width(call.arguments.value_type)),
         shapes(call.shapes.get(), static_cast<size_t>(call.arguments.levels) * 16),
         locations(call.locations.get(), call.samples() * 8),
         weights(call.weights.get(), call.samples() * cases::width(call.arguments.weight_type)),
-        output(call.output.get(), bytes), arguments(call.arguments) {
+        output(call.output.get(), bytes),
+        arguments(call.arguments) {
     arguments.value = value.get(), arguments.spatial_shapes = static_cast<const int64_t*>(shapes.get());
     arguments.locations = static_cast<const float*>(locations.get()), arguments.weights = weights.get();
     arguments.output = output.get();
@@ -55,7 +57,8 @@ bool check(cases::Call& call, bool on_host) {
   must(msda::launch(device.arguments, on_host ? call.shapes.as<int64_t>() : nullptr, nullptr), "launch");
   must(cudaMemcpy(call.output.get(), device.output.get(), device.bytes, cudaMemcpyDeviceToHost), "the kernel");
   const bool blended = call.arguments.head_size == 32 && call.arguments.value_type != cases::DataType::kFloat32;
-  return cases::compare(call, call.reference(), blended, "types " + std::to_string(static_cast<int>(call.arguments.value_type)));
+  return cases::compare(call, call.reference(), blended,
+                        "types " + std::to_string(static_cast<int>(call.arguments.value_type)));
 }
 
 double median_microseconds(const DeviceCall& device, int rounds) {
@@ -88,7 +91,8 @@ void time_encoder() {
   const double bytes = static_cast<double>(call.samples()) * 4 * 64;
   const double bound = bytes / (128.0 * properties.multiProcessorCount * kilohertz * 1e3) * 1e6;
   const double found = median_microseconds(device, 30);
-  std::printf("%s: encoder, 64 frames, fp16: %.0f us, L1 bound %.0f us, fraction %.2f\n", properties.name, found, bound, bound / found);
+  std::printf("%s: encoder, 64 frames, fp16: %.0f us, L1 bound %.0f us, fraction %.2f\n", properties.name, found, bound,
+              bound / found);
 }
 
 }  // namespace

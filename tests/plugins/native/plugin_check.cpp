@@ -51,7 +51,9 @@ struct Builder : nvinfer1::IExprBuilder, nvinfer1::apiv::VExprBuilder {
     return constant(known ? a.getConstantValue() * b.getConstantValue() : -1);
   }
   nvinfer1::IDimensionExpr const* declareSizeTensor(int32_t, nvinfer1::IDimensionExpr const&,
-                                                    nvinfer1::IDimensionExpr const&) override { return nullptr; }
+                                                    nvinfer1::IDimensionExpr const&) override {
+    return nullptr;
+  }
   std::vector<std::unique_ptr<Dimension>> made;
 };
 
@@ -91,12 +93,12 @@ std::vector<nvinfer1::DimsExprs> expressions(Builder& builder, Shapes const& sha
   return result;
 }
 
-#define EXPECT(condition)                                                                      \
-  do {                                                                                         \
-    if (!(condition)) {                                                                        \
-      std::printf("line %d: %s (logged: %s)\n", __LINE__, #condition, logged.c_str());         \
-      return false;                                                                            \
-    }                                                                                          \
+#define EXPECT(condition)                                                              \
+  do {                                                                                 \
+    if (!(condition)) {                                                                \
+      std::printf("line %d: %s (logged: %s)\n", __LINE__, #condition, logged.c_str()); \
+      return false;                                                                    \
+    }                                                                                  \
   } while (false)
 
 bool contains(char const* part) { return logged.find(part) != std::string::npos; }
@@ -171,7 +173,8 @@ bool types(msda::Plugin& plugin) {
   EXPECT(!plugin.supportsFormatCombination(3, mixed.data(), 4, 1));
   DataType const wrong[] = {DataType::kINT8, DataType::kINT64, DataType::kFLOAT, DataType::kINT8};
   DataType output;
-  EXPECT(plugin.getOutputDataTypes(&output, 1, wrong, 4) != 0 && contains("value must be float32, float16 or bfloat16"));
+  EXPECT(plugin.getOutputDataTypes(&output, 1, wrong, 4) != 0 &&
+         contains("value must be float32, float16 or bfloat16"));
   return true;
 }
 
@@ -181,11 +184,13 @@ bool configure(msda::Plugin& plugin) {
   EXPECT(plugin.onShapeChange(descs.data(), 4, descs.data() + 4, 1) == 0);
   Shapes unknown = kShapes;
   unknown[0][0] = unknown[2][0] = unknown[3][0] = unknown[0][1] = -1;
-  EXPECT(plugin.configurePlugin(dynamic(describe(unknown, DataType::kFLOAT, DataType::kFLOAT)).data(), 4, nullptr, 1) == 0);
+  EXPECT(plugin.configurePlugin(dynamic(describe(unknown, DataType::kFLOAT, DataType::kFLOAT)).data(), 4, nullptr, 1) ==
+         0);
   Shapes wrong = kShapes;
   wrong[0][3] = 12;
   descs = describe(wrong, DataType::kFLOAT, DataType::kFLOAT);
-  EXPECT(plugin.onShapeChange(descs.data(), 4, nullptr, 1) != 0 && contains("head size must be a multiple of 8, got 12"));
+  EXPECT(plugin.onShapeChange(descs.data(), 4, nullptr, 1) != 0 &&
+         contains("head size must be a multiple of 8, got 12"));
   EXPECT(plugin.configurePlugin(dynamic(descs).data(), 4, nullptr, 1) != 0);
   wrong = kShapes;
   wrong[0][0] = wrong[2][0] = wrong[3][0] = 0;
@@ -213,7 +218,8 @@ bool enqueue(msda::Plugin& plugin) {
 
 std::unique_ptr<nvinfer1::IPluginV3> deserialise(std::vector<nvinfer1::PluginField> const& fields) {
   nvinfer1::PluginFieldCollection const collection{static_cast<int32_t>(fields.size()), fields.data()};
-  return std::unique_ptr<nvinfer1::IPluginV3>(creator()->createPlugin("node", &collection, nvinfer1::TensorRTPhase::kRUNTIME));
+  return std::unique_ptr<nvinfer1::IPluginV3>(
+      creator()->createPlugin("node", &collection, nvinfer1::TensorRTPhase::kRUNTIME));
 }
 
 bool serialisation(msda::Plugin& plugin) {
@@ -224,7 +230,8 @@ bool serialisation(msda::Plugin& plugin) {
   int32_t const newer = 2;
   nvinfer1::PluginField field = fields->fields[0];
   field.data = &newer;
-  EXPECT(deserialise({field}) == nullptr && contains("built with plugin interface 2, this library has 1; build it again"));
+  EXPECT(deserialise({field}) == nullptr &&
+         contains("built with plugin interface 2, this library has 1; build it again"));
   field.type = nvinfer1::PluginFieldType::kFLOAT32;
   EXPECT(deserialise({field}) == nullptr);
   field = fields->fields[0];
@@ -232,7 +239,8 @@ bool serialisation(msda::Plugin& plugin) {
   EXPECT(deserialise({field}) == nullptr);
 
   nvinfer1::PluginFieldCollection const attribute{1, &field}, none{0, nullptr};
-  std::unique_ptr<nvinfer1::IPluginV3> const built(creator()->createPlugin("node", &none, nvinfer1::TensorRTPhase::kBUILD));
+  std::unique_ptr<nvinfer1::IPluginV3> const built(
+      creator()->createPlugin("node", &none, nvinfer1::TensorRTPhase::kBUILD));
   EXPECT(built != nullptr);
   EXPECT(creator()->createPlugin("node", &attribute, nvinfer1::TensorRTPhase::kBUILD) == nullptr);
   EXPECT(contains("the node has no attributes, got 'stranger'"));
