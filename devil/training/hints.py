@@ -15,6 +15,7 @@ from torch import Tensor
 from devil.data.clips import SyntheticClip
 from devil.data.scene import Query
 from devil.data.script import KINDS
+from devil.training.labels import TokenLabels
 from devil.training.packing import Packed
 
 _TIME_BEFORE_PICTURE = 2  # a frame reads `Time`, t, `s:`, picture
@@ -85,3 +86,17 @@ def shapes_before(packed: Packed, owner: np.ndarray, rows: np.ndarray) -> Tensor
     clip = np.arange(len(rows))[:, None]
     same = shown[:, None] == shown[clip, rows][..., None]
     return torch.from_numpy(same & (packed.frame_of[:, None] == packed.frame_of[clip, rows][..., None] - 1))
+
+
+def places_kept(packed: Packed, labels: TokenLabels, rows: np.ndarray) -> Tensor:
+    """[B, R, S]: for visual tokens at places `rows` [B, R], their shape in the frame before, if it has stayed in place.
+
+    Otherwise the sequence's first token, which stands for "nowhere". To compare two places is what attention does by
+    itself; a feed-forward layer takes thousands of steps to learn it.
+    """
+    stayed = np.zeros(packed.token_ids.shape, bool)
+    stayed[packed.is_visual] = (labels.had & ~labels.moved).reshape(-1)
+    stays = stayed[np.arange(len(rows))[:, None], rows]
+    wanted = shapes_before(packed, labels.owner, rows).numpy() & stays[..., None]
+    wanted[..., 0] = ~wanted.any(-1)
+    return torch.from_numpy(wanted)

@@ -22,7 +22,15 @@ from devil.model.devil import DevilModel
 from devil.prompt import PromptWriter, stvg_answer
 from devil.training.gallery import gallery
 from devil.training.heads import AppearanceHeads, EventHeads, HistoryHeads, QuestionHeads, ReferentHeads
-from devil.training.hints import event_labels, own_times, shapes_before, some_owned, wanted_frames, wanted_shapes
+from devil.training.hints import (
+    event_labels,
+    own_times,
+    places_kept,
+    shapes_before,
+    some_owned,
+    wanted_frames,
+    wanted_shapes,
+)
 from devil.training.labels import TokenLabels
 from devil.training.language import (
     LanguageOutput,
@@ -189,11 +197,13 @@ class TeachingObjective(nn.Module):
         places = torch.from_numpy(rows)
         own, before = own_times(batch.packed, rows), shapes_before(batch.packed, batch.labels.owner, rows)
         first = attention_rows(self.model, output, batch.packed, 0, places)[:, :2]
-        second = attention_rows(self.model, output, batch.packed, 1, places)[:, :2]
+        second = attention_rows(self.model, output, batch.packed, 1, places)
+        kept = places_kept(batch.packed, batch.labels, rows)
         third = attention_rows(self.model, output, batch.packed, len(output.layers) - 2, places)[:, 2:]
         return {
             "own_time": attention_loss(first, own),
-            "look_back": attention_loss(second, before),
+            "look_back": attention_loss(second[:, :2], before),
+            "stay": attention_loss(second[:, 2:], kept),
             "look_again": attention_loss(third, before),
         }
 
