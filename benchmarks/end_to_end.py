@@ -17,6 +17,7 @@ import numpy as np
 import torch
 import tyro
 from harness import Row, faster, figure, paired_medians, report
+from video_memory import memory_rows
 
 from devil.assets import reference_checkpoint
 from devil.bundle import read_manifest, write_manifest
@@ -62,7 +63,7 @@ def main(options: Options) -> None:
             import_row(),
         ]
         if not options.quick:
-            rows.append(memory_row(scratch))
+            rows += memory_rows(minutes=10)
     report("end_to_end", rows, options.json)
 
 
@@ -122,7 +123,7 @@ def agreement_rows(checkpoint: Path, bundles: dict[str, Path], scratch: Path, cl
 
 
 def tube_overlap(found: Answer, expected: TorchAnswer) -> float:
-    """Mean box IoU over frames that either tube has; 1 where both have none."""
+    """Mean box IoU of two tubes; 0 where they have different numbers of frames, 1 where both have none."""
     if found.tube is None or len(expected.rows) == 0:
         return float(found.tube is None and len(expected.rows) == 0)
     boxes = to_pixels(expected.boxes, found.info.width, found.info.height)
@@ -187,37 +188,6 @@ def import_row() -> Row:
     ]
     median = statistics.median(seconds)
     return figure("import of the runtime", median, "s", "< 0.5", median < 0.5)
-
-
-def memory_row(scratch: Path) -> Row:
-    """Growth of peak memory from a 10-second to a 10-minute clip in 1080p."""
-    peaks = []
-    for seconds in (10, 600):
-        path = scratch / f"{seconds}s.mp4"
-        write_flat_video(path, seconds)
-        code = (
-            "import resource, sys; from devil.clip import load_clip; from devil.config import PRESETS\n"
-            "load_clip(sys.argv[1], PRESETS['7b'])\n"
-            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
-        )
-        done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
-        peaks.append(float(done.stdout))
-    growth = peaks[1] - peaks[0]
-    return figure("peak memory, 10 min against 10 s of 1080p", growth, "MB", "< 100", growth < 100)
-
-
-def write_flat_video(path: Path, seconds: int) -> None:
-    """A 1080p, 25 fps video that encodes quickly: a grey level that changes every second."""
-    import av
-
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=25, options={"preset": "ultrafast", "g": "50"})
-        stream.width, stream.height, stream.pix_fmt = 1920, 1080, "yuv420p"
-        for second in range(seconds):
-            picture = np.full((1080 * 3 // 2, 1920), 16 + second % 200, np.uint8)
-            for _ in range(25):
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, "yuv420p")))
-        container.mux(stream.encode())
 
 
 def torch_grounder(checkpoint: Path) -> TorchGrounder:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import statistics
 import sys
@@ -66,8 +67,6 @@ def paired_medians(
 
 def machine() -> dict[str, object]:
     """Processor, threads and versions, for the record."""
-    import os
-
     return {
         "processor": _processor(),
         "cores": os.cpu_count(),
