@@ -43,7 +43,8 @@ def run_command(
     signal.signal(signal.SIGTERM, _interrupt)
     _make_streams_safe()
     one_flag = (tyro.conf.FlagCreatePairsOff,)  # --force without a --no-force beside it
-    parsed = tyro.cli(options, prog=prog, args=args, description=inspect.getdoc(options), config=one_flag)
+    description = (inspect.getdoc(options) or "").split("\n\nAttributes:")[0]  # they stand beside their flags
+    parsed = tyro.cli(options, prog=prog, args=args, description=description, config=one_flag)
     try:
         _print(work(parsed), parsed)
     except KeyboardInterrupt:

@@ -82,6 +82,22 @@ def test_help_comes_from_the_dataclass(capsys):
     assert "How many." in help_text
 
 
+def test_help_says_documented_attributes_once(capsys):
+    @dataclass(frozen=True)
+    class Documented:
+        """Does something.
+
+        Attributes:
+            number: how many.
+        """
+
+        number: int = 1
+
+    with pytest.raises(SystemExit):
+        run_command(Documented, lambda _: None, "do", ["--help"])
+    assert capsys.readouterr().out.count("how many.") == 1
+
+
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
 def test_closed_streams_change_nothing_but_what_is_read(stream):
     code = f"""
