@@ -1,4 +1,5 @@
 # Two commands do all the set-up on a fresh machine: `make demo` and `make test`.
+# PYTHON is 3.11 or newer: the pinned packages want that.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
