@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from devil.model.detector import native
+
 OPERATOR = "devil::MultiScaleDeformableAttention"
 
 
@@ -111,7 +113,8 @@ class MultiheadAttention(nn.Module):
 def deformable_attention(value: Tensor, spatial_shapes: Tensor, locations: Tensor, weights: Tensor) -> Tensor:
     """Weighted sum of bilinear samples of `value`; outside the maps is zero, cells' centres lie at (i + 0.5) / size.
 
-    Under an ONNX export this becomes one node of the operator devil::MultiScaleDeformableAttention.
+    Under an ONNX export this becomes one node of the operator devil::MultiScaleDeformableAttention; inside
+    `native.native_attention` inference runs the CPU kernel.
 
     Args:
         value: [N, S, heads, dim], levels one after another.
@@ -123,6 +126,8 @@ def deformable_attention(value: Tensor, spatial_shapes: Tensor, locations: Tenso
         [N, Q, heads·dim] in the dtype of value.
     """
     if not (torch.onnx.is_in_onnx_export() or torch.compiler.is_exporting()):
+        if native.applies_to(value, weights):
+            return native.native_deformable_attention(value, spatial_shapes, locations, weights)
         return _sampled(value, spatial_shapes.tolist(), locations, weights)
     return torch.onnx.ops.symbolic(
         OPERATOR,
