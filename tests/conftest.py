@@ -12,7 +12,7 @@ if ROOT not in sys.path:
 
 @pytest.fixture(scope="session")
 def builder():
-    """The graphs of the small random model. Tracing is what takes long; lowering, writing and other words do not."""
+    """The graphs of the small random model. Tracing is what takes long; lowering and writing do not."""
     from devil.export.graphs import GraphBuilder
     from tests.tiny import tiny_model
 
@@ -20,22 +20,34 @@ def builder():
 
 
 @pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory):
-    """The folder of the model that always says the same."""
-    from tests.scripted import scripted_checkpoint
+def scripted(builder, tmp_path_factory):
+    """Call with an answer (and an RST position) for the (checkpoint, fp32 bundle) of a model that gives it."""
+    from devil.export.bundle import write_bundle
+    from devil.model.checkpoint import TOKENIZER, load_model
+    from tests.scripted import ANSWER, scripted_checkpoint
+    from tests.tiny import traced_alike
 
-    return scripted_checkpoint(tmp_path_factory.mktemp("checkpoint"))
+    def make(answer=ANSWER, rst_position="predict"):
+        folder = tmp_path_factory.mktemp("scripted")
+        checkpoint = scripted_checkpoint(folder, answer, rst_position)
+        graphs = traced_alike(builder, load_model(checkpoint))
+        write_bundle(graphs, "fp32", checkpoint / TOKENIZER, "scripted", folder / "bundle", lambda _: None)
+        return checkpoint, folder / "bundle"
+
+    return make
 
 
 @pytest.fixture(scope="session")
-def bundle(checkpoint, builder, tmp_path_factory):
-    """Its fp32 bundle."""
-    from devil.export.bundle import write_bundle
-    from devil.export.graphs import GraphBuilder
-    from devil.model.checkpoint import TOKENIZER, load_model
+def answering(scripted):
+    """(checkpoint, bundle) of the model that always gives `tests.scripted.ANSWER`."""
+    return scripted()
 
-    folder = tmp_path_factory.mktemp("bundles") / "fp32"
-    graphs = GraphBuilder(load_model(checkpoint))
-    graphs._traced = builder._traced  # only the words differ from the model that is traced already
-    write_bundle(graphs, "fp32", checkpoint / TOKENIZER, "scripted", folder, lambda _: None)
-    return folder
+
+@pytest.fixture(scope="session")
+def checkpoint(answering):
+    return answering[0]
+
+
+@pytest.fixture(scope="session")
+def bundle(answering):
+    return answering[1]

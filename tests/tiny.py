@@ -56,3 +56,10 @@ def tiny_checkpoint(folder: Path, seed: int = 0) -> Path:
     save_model(tiny_model(seed), folder / "tiny", tokenizer, torch.float32)
     tokenizer.unlink()
     return folder / "tiny"
+
+
+def traced_alike(builder, model: DevilModel):
+    """A GraphBuilder of `model` with the graphs that `builder` traced: vision and detector must not differ."""
+    graphs = type(builder)(model)
+    graphs._traced = builder._traced
+    return graphs
