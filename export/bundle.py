@@ -18,6 +18,7 @@ from devil.export.options import ExportOptions
 from devil.export.verify import verify
 from devil.files import atomic_directory
 from devil.model.checkpoint import load_model
+from devil.prompt import PromptWriter
 
 OnStage = Callable[[str], None]  # is told what begins
 
@@ -50,6 +51,7 @@ def export(options: ExportOptions, on_stage: OnStage = lambda _: None) -> Path:
     tokenizer = options.checkpoint / TOKENIZER
     if not tokenizer.is_file():
         raise CheckpointError(f"{tokenizer} is missing", "copy the checkpoint again")
+    PromptWriter(tokenizer, model.devil)  # refuses another model's tokenizer now, not when the bundle is used
     write_bundle(builder, options.precision, tokenizer, options.model_name, options.bundle, on_stage)
     return options.bundle
 

@@ -23,7 +23,7 @@ from devil.export.graphs import GraphBuilder
 from devil.export.onnx_file import save_model
 from devil.export.options import ExportOptions
 from devil.files import sha256
-from tests.tiny import tiny_config, tiny_model
+from tests.tiny import tiny_config, tiny_model, traced_alike
 
 DETECTOR = ("backbone", "grounder")
 NUMPY_TO_ONNX = {"float32": "FLOAT", "float16": "FLOAT16", "bfloat16": "BFLOAT16"}
@@ -109,9 +109,7 @@ def test_two_exports_are_the_same_bytes(bundles, builder, checkpoint, tmp_path):
 
 
 def test_a_graph_out_of_budget_fails_and_leaves_nothing(builder, checkpoint, tmp_path):
-    other = tiny_model(seed=1)
-    planted = GraphBuilder(other)
-    planted._traced = builder._traced  # graphs of one model, verified against another
+    planted = traced_alike(builder, tiny_model(seed=1))  # graphs of one model, verified against another
     with pytest.raises(ExportFidelityError, match="graph vision in fp32 differs from PyTorch: relative"):
         write_bundle(planted, "fp32", checkpoint / "tokenizer.json", "tiny", tmp_path / "b", lambda _: None)
     assert not list(tmp_path.iterdir())
@@ -159,6 +157,15 @@ def test_a_checkpoint_without_tokenizer_is_refused(checkpoint, tmp_path):
     (tmp_path / "model" / "tokenizer.json").unlink()
     with pytest.raises(CheckpointError, match=r"tokenizer\.json is missing"):
         export(ExportOptions(model=tmp_path / "model", output=tmp_path / "out"))
+
+
+def test_another_models_tokenizer_is_refused(checkpoint, tmp_path):
+    shutil.copytree(checkpoint, tmp_path / "model")
+    config = tmp_path / "model" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"tbox_index": 0}))
+    with pytest.raises(CheckpointError, match=r"\[BOX\] is .* but 0 in config\.json"):
+        export(ExportOptions(model=tmp_path / "model", output=tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("size", ["360", "0x10", "axb", "360x", "-1x5", ""])
