@@ -25,9 +25,8 @@ def atomic_file(path: str | os.PathLike) -> Iterator[Path]:
     Raises:
         OutputError: a folder or a device lies there, the folder cannot be written, or the disk is full.
     """
+    check_writable(path)
     path = Path(os.path.realpath(path))
-    if path.exists() and not path.is_file():
-        raise OutputError(f"cannot write {path} (it is {'a folder' if path.is_dir() else 'a device'})", "name a file")
     with _explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
@@ -63,6 +62,22 @@ def atomic_directory(path: str | os.PathLike) -> Iterator[Path]:
             replace_directory(temporary, path)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check_writable(path: str | os.PathLike) -> None:
+    """Refuses, before long work, what `atomic_file` could not write after it; a disk may still fill up meanwhile.
+
+    Raises:
+        OutputError: a folder or a device lies there, or its folder cannot be written.
+    """
+    found = Path(os.path.realpath(path))
+    if found.exists() and not found.is_file():
+        raise OutputError(f"{path} is {'a folder' if found.is_dir() else 'a device'}", "name a file")
+    above = next(folder for folder in found.parents if folder.exists())
+    if not above.is_dir():
+        raise OutputError(f"cannot write {path} ({above} is a file)", "choose another output path")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise OutputError(f"cannot write {path} ({above} is read-only)", "choose an output path you may write to")
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:

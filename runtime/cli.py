@@ -12,6 +12,7 @@ import tyro
 from devil.assets import demo_request
 from devil.command import File, Flag, Folder, Threads, check_threads, run_command
 from devil.errors import DevilError, OutputError, UsageError
+from devil.files import check_writable
 from devil.progress import ProgressBars
 from devil.prompt import checked_sentence
 from devil.runtime.answer import Answer
@@ -103,8 +104,7 @@ def _check(options: GroundOptions, path: Path, sentence: str) -> None:
     checked_sentence(sentence)
     outputs = [output for output in (options.output, options.render) if output]
     for output in outputs:
-        if output.is_dir():
-            raise OutputError(f"{output} is a folder", "name a file")
+        check_writable(output)
         if output.exists() and not options.force:
             raise OutputError(f"{output} exists", "add --force to overwrite it, or name another file")
     info = probe(path)

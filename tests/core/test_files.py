@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from devil.errors import OutputError
-from devil.files import atomic_directory, atomic_file, sha256, write_text
+from devil.files import atomic_directory, atomic_file, check_writable, sha256, write_text
 
 
 def test_a_file_appears_whole_and_nothing_else_stays(tmp_path):
@@ -69,9 +69,18 @@ def test_a_link_stays_and_what_it_names_is_replaced(tmp_path):
 
 def test_a_device_is_not_replaced_by_a_file(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(OutputError, match="a device"):
+    with pytest.raises(OutputError, match="pipe is a device"):
         write_text(tmp_path / "pipe", "")
     assert (tmp_path / "pipe").is_fifo()
+
+
+def test_what_cannot_be_written_is_known_before(tmp_path, monkeypatch):
+    check_writable(tmp_path / "new" / "folder" / "a.txt")
+    with pytest.raises(OutputError, match="is a folder"):
+        check_writable(tmp_path)
+    monkeypatch.setattr(os, "access", lambda path, _: path != tmp_path)  # root may write anywhere
+    with pytest.raises(OutputError, match="is read-only"):
+        check_writable(tmp_path / "new" / "a.txt")
 
 
 def test_processes_that_replace_one_folder_together_leave_one_whole(tmp_path):
