@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from devil.cache import cache_folder
 from devil.command import File, Flag, Folder, Threads, check_threads, run_command
 from devil.errors import UsageError
 from devil.evaluation.answerers import Answerer, BundleAnswerer, ModelAnswerer
@@ -62,8 +63,6 @@ def evaluate(options: EvalOptions) -> dict[str, Any]:
     if options.limit is not None and options.limit < 1:
         raise UsageError(f"--limit is {options.limit}", "give at least 1, or leave it out")
     check_threads(options.threads)
-    from devil.runtime.reference_bundle import cache_folder
-
     with ProgressBars() as progress:
         dataset = load_dataset(
             options.dataset, options.root, options.annotations, options.control, cache_folder(), progress

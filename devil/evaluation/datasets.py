@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from devil.cache import made_once
 from devil.data.annotation import Problem, Record
 from devil.data.hcstvg import read_hcstvg
 from devil.data.moments import Moment, read_activitynet, read_charades
@@ -100,10 +101,12 @@ def load_dataset(
 
 def held_out_split(cache: Path, progress: Progress, count: int = CLIPS) -> Path:
     """The annotations of the held-out clips, which are written into the cache once per version of the generator."""
-    folder = cache / f"{_SPLIT}-{count}-{_generator_digest()}"
-    if not (folder / ANNOTATIONS).is_file():
+
+    def write(folder: Path) -> None:
         write_dataset(folder, _SPLIT, count, progress=lambda done: progress("writing clips", done, count))
-    return folder / ANNOTATIONS
+
+    folder = cache / f"{_SPLIT}-{count}-{_generator_digest()}"
+    return made_once(folder, lambda path: (path / ANNOTATIONS).is_file(), write) / ANNOTATIONS
 
 
 def shown_objects(case: Record, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
