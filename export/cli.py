@@ -23,11 +23,13 @@ def run(options: ExportOptions) -> dict:
         if importlib.util.find_spec(package) is None:
             raise MissingPackageError(package.replace("_", "-"), "exporting", "export")
     from rich.console import Console
+    from rich.markup import escape
 
-    with Console(stderr=True).status(f"exporting {options.model_name}") as status:
+    what = f"exporting {escape(options.model_name)}"
+    with Console(stderr=True).status(what) as status:
         from devil.export.bundle import export
 
-        folder = export(options, lambda stage: status.update(f"exporting {options.model_name}: {stage}"))
+        folder = export(options, lambda stage: status.update(f"{what}: {stage}"))
     manifest = read_manifest(folder)
     _summarise(options, manifest)
     return {
@@ -47,10 +49,10 @@ def _summarise(options: ExportOptions, manifest: Manifest) -> None:
     for graph, fidelity in manifest.fidelity.items():
         size = sum(record.bytes for name, record in manifest.files.items() if name.startswith(f"{graph}.onnx"))
         table.add_row(graph, f"{size / 1e6:.1f}", _phrase(fidelity["measures"]))
-    console = Console(file=sys.stdout, soft_wrap=True)
+    console = Console(file=sys.stdout, soft_wrap=True, highlight=False)
     console.print(table)
     total = sum(record.bytes for record in manifest.files.values())
-    console.print(f"{options.bundle} ({total / 1e6:.1f} MB, {manifest.precision})", highlight=False)
+    console.print(f"{options.bundle} ({total / 1e6:.1f} MB, {manifest.precision})", markup=False)
 
 
 def _phrase(measures: dict[str, float]) -> str:

@@ -74,8 +74,11 @@ class BrokenRecordError(Exception):
 
 
 def summary(problems: Sequence[Problem]) -> dict[str, int]:
-    """How many records were left out, by reason (what follows a colon differs between records and is dropped)."""
-    return dict(Counter(problem.reason.split(":")[0] for problem in problems))
+    """How many records were left out, by reason, most frequent first.
+
+    What follows a colon differs between records and is dropped.
+    """
+    return dict(Counter(problem.reason.split(":")[0] for problem in problems).most_common())
 
 
 def collected(entries: Iterable[Any], read: Callable[[Any], Found]) -> tuple[list[Found], list[Problem]]:

@@ -109,7 +109,9 @@ def _summarise(title: str, values: Mapping[str, Any], folder: Path) -> None:
         table.add_row(name, *_cells(value, values["intervals"][name]), *_cells(values["baseline"][name]))
     if "control" in values:
         control = values["control"]
-        table.add_row(f"box follows the sentence ({control['judged']} judged)", *_cells(*list(control.values())[:2]))
+        table.add_row(
+            f"box follows the sentence ({control['judged']} judged)", *_cells(control["moved"], control["interval"])
+        )
     console = Console(file=sys.stdout, soft_wrap=True, highlight=False)
     console.print(f"{title}: {values['samples']} sentences", markup=False)
     console.print(table)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from devil.data.annotation import Problem, summary
 from devil.errors import AnnotationError
 from devil.evaluation.datasets import Dataset
 from devil.evaluation.samples import Asked
@@ -56,9 +56,8 @@ def summarise(dataset: Dataset, asked: Sequence[Asked]) -> dict[str, Any]:
 
 
 def skipped(dataset: Dataset, asked: Sequence[Asked]) -> dict[str, int]:
-    """How many records were not counted, by reason (what follows a colon differs between records and is dropped)."""
-    reasons = [problem.reason for problem in dataset.problems] + [one.problem for one in asked if one.problem]
-    return dict(Counter(reason.split(":")[0] for reason in reasons).most_common())
+    """How many records were not counted, by reason."""
+    return summary([*dataset.problems, *(Problem(one.index, one.problem) for one in asked if one.problem)])
 
 
 def tube_table(samples: Sequence[Sample]) -> np.ndarray:
