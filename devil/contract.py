@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from devil.config import DevilConfig
+from devil.config import DetectorConfig, DevilConfig, LanguageConfig
 
 Precision = Literal["fp32", "fp16", "bf16"]
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16")
@@ -57,10 +57,23 @@ def contract(config: DevilConfig) -> dict[str, GraphSpec]:
     batch, S new tokens per row, T attended cache length (≤ M), M cache capacity, K outputs read per row, N detector
     frames of H × W pixels, L flattened positions of all feature levels.
     """
-    vision, language, detector = config.vision, config.language, config.detector
-    patch_values = 3 * vision.patch**2
-    queries = detector.kept_queries[-1]
+    graphs = (_vision(config), _language(config.language), _backbone(config.detector), _grounder(config))
+    return {graph.name: graph for graph in graphs}
 
+
+def _vision(config: DevilConfig) -> GraphSpec:
+    patch_values = 3 * config.vision.patch**2
+    return GraphSpec(
+        "vision",
+        (
+            TensorSpec("patches", "uint8", ("F", "P", patch_values), "RGB patches, merge-block first, each (c, y, x)"),
+            TensorSpec("positions", "int64", ("P", 2), "(row, column) of each patch in its frame"),
+        ),
+        (TensorSpec("visual_tokens", "float", ("F", "P/4", config.language.hidden), "projected visual tokens"),),
+    )
+
+
+def _language(language: LanguageConfig) -> GraphSpec:
     def cache(side: Literal["past", "present"]) -> tuple[TensorSpec, ...]:
         shape = ("B", language.kv_heads, "M", language.head_dim)
         return tuple(
@@ -69,60 +82,45 @@ def contract(config: DevilConfig) -> dict[str, GraphSpec]:
             for name in (key_name, value_name)
         )
 
-    return {
-        "vision": GraphSpec(
-            "vision",
-            (
-                TensorSpec(
-                    "patches",
-                    "uint8",
-                    ("F", "P", patch_values),
-                    "RGB patches, merge-block first, each (c, y, x)",
-                ),
-                TensorSpec("positions", "int64", ("P", 2), "(row, column) of each patch in its frame"),
-            ),
-            (TensorSpec("visual_tokens", "float", ("F", "P/4", language.hidden), "projected visual tokens"),),
+    return GraphSpec(
+        "language",
+        (
+            TensorSpec("token_ids", "int64", ("B", "S"), "ids; vocab + i is row i of visual_table"),
+            TensorSpec("visual_table", "float", ("V", language.hidden), "visual tokens of the video"),
+            TensorSpec("positions", "int64", ("B", "S"), "rotary position of each new token"),
+            TensorSpec("write_index", "int64", ("B",), "cache slot of each row's first new token"),
+            TensorSpec("mask", "bool", ("B", 1, "S", "T"), "True where a new token may attend to a cache slot"),
+            TensorSpec("output_index", "int64", ("B", "K"), "which of the S new tokens to read out"),
+            *cache("past"),
         ),
-        "language": GraphSpec(
-            "language",
-            (
-                TensorSpec("token_ids", "int64", ("B", "S"), "ids; vocab + i is row i of visual_table"),
-                TensorSpec("visual_table", "float", ("V", language.hidden), "visual tokens of the video"),
-                TensorSpec("positions", "int64", ("B", "S"), "rotary position of each new token"),
-                TensorSpec("write_index", "int64", ("B",), "cache slot of each row's first new token"),
-                TensorSpec("mask", "bool", ("B", 1, "S", "T"), "True where a new token may attend to a cache slot"),
-                TensorSpec("output_index", "int64", ("B", "K"), "which of the S new tokens to read out"),
-                *cache("past"),
-            ),
-            (
-                TensorSpec("logits", "float32", ("B", "K", language.vocab), "next-token logits"),
-                TensorSpec("hidden", "float32", ("B", "K", language.hidden), "final-norm hidden states"),
-                *cache("present"),
-            ),
+        (
+            TensorSpec("logits", "float32", ("B", "K", language.vocab), "next-token logits"),
+            TensorSpec("hidden", "float32", ("B", "K", language.hidden), "final-norm hidden states"),
+            *cache("present"),
         ),
-        "backbone": GraphSpec(
-            "backbone",
-            (TensorSpec("frames", "uint8", ("N", "H", "W", 3), "RGB frames"),),
-            (
-                TensorSpec(
-                    "features",
-                    "float",
-                    ("N", "L", detector.hidden),
-                    "projected features, levels one after another",
-                ),
-            ),
+    )
+
+
+def _backbone(detector: DetectorConfig) -> GraphSpec:
+    return GraphSpec(
+        "backbone",
+        (TensorSpec("frames", "uint8", ("N", "H", "W", 3), "RGB frames"),),
+        (TensorSpec("features", "float", ("N", "L", detector.hidden), "projected features, level after level"),),
+    )
+
+
+def _grounder(config: DevilConfig) -> GraphSpec:
+    detector, queries = config.detector, config.detector.kept_queries[-1]
+    return GraphSpec(
+        "grounder",
+        (
+            TensorSpec("features", "float", ("N", "L", detector.hidden), "the backbone's output"),
+            TensorSpec("level_shapes", "int64", (detector.levels, 2), "(height, width) of each level"),
+            TensorSpec("rst", "float32", (config.language.hidden,), "hidden state of the [BOX] token"),
         ),
-        "grounder": GraphSpec(
-            "grounder",
-            (
-                TensorSpec("features", "float", ("N", "L", detector.hidden), "the backbone's output"),
-                TensorSpec("level_shapes", "int64", (detector.levels, 2), "(height, width) of each level"),
-                TensorSpec("rst", "float32", (language.hidden,), "hidden state of the [BOX] token"),
-            ),
-            (
-                TensorSpec("logits", "float32", ("N", queries), "match with the sentence, before the sigmoid"),
-                TensorSpec("boxes", "float32", ("N", queries, 4), "cx, cy, w, h as fractions of the frame"),
-                TensorSpec("embeddings", "float32", ("N", queries, detector.hidden), "query states for the linker"),
-            ),
+        (
+            TensorSpec("logits", "float32", ("N", queries), "match with the sentence, before the sigmoid"),
+            TensorSpec("boxes", "float32", ("N", queries, 4), "cx, cy, w, h as fractions of the frame"),
+            TensorSpec("embeddings", "float32", ("N", queries, detector.hidden), "query states for the linker"),
         ),
-    }
+    )

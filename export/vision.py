@@ -8,7 +8,7 @@ from devil.model.devil import DevilModel
 
 
 class VisionGraph(nn.Module):
-    """patches uint8 [F, P, 3·p·p], positions [P, 2] → visual tokens [F, P/4, hidden] (reference §2.5)."""
+    """patches uint8 [F, P, 3·p·p], positions [P, 2] → visual tokens [F, P / merge², hidden] (reference §2.5)."""
 
     def __init__(self, model: DevilModel):
         super().__init__()
