@@ -18,7 +18,7 @@ from devil.evaluation.answerers import Answerer, BundleAnswerer, ModelAnswerer
 from devil.evaluation.asking import ask_all, run_values
 from devil.evaluation.datasets import SYNTHETIC, Dataset, load_dataset
 from devil.evaluation.report import report_page
-from devil.evaluation.samples import SampleLog
+from devil.evaluation.samples import SampleLog, run_in
 from devil.evaluation.summary import summarise
 from devil.files import write_text
 from devil.progress import Progress, ProgressBars
@@ -63,6 +63,8 @@ def evaluate(options: EvalOptions) -> dict[str, Any]:
     if options.limit is not None and options.limit < 1:
         raise UsageError(f"--limit is {options.limit}", "give at least 1, or leave it out")
     check_threads(options.threads)
+    if options.output:
+        run_in(options.output)  # what lies there is refused before the long work, not after it
     with ProgressBars() as progress:
         dataset = load_dataset(
             options.dataset, options.root, options.annotations, options.control, cache_folder(), progress

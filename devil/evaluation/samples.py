@@ -135,21 +135,30 @@ class SampleLog:
         self.asked[asked.index] = asked
 
     def _check(self, run: Mapping[str, Any], force: bool) -> None:
-        folder = self.folder
-        if folder.exists() and not folder.is_dir():
-            raise OutputError(f"{folder} is a file", "name a folder with --output")
-        if not folder.exists() or all(path.name.startswith(".") for path in folder.iterdir()):
+        found = run_in(self.folder)
+        if found in (None, json.loads(json.dumps(run))) or force:
             return
-        try:
-            found = json.loads((folder / RUN).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            raise OutputError(f"{folder} holds something else than an evaluation", "name another --output") from None
-        if found != json.loads(json.dumps(run)) and not force:
-            different = sorted(key for key in run if not isinstance(found, dict) or found.get(key) != run[key])
-            raise OutputError(
-                f"{folder} holds the evaluation of another {' and '.join(different) or 'run'}",
-                "name another --output, or add --force to start anew",
-            )
+        different = sorted(key for key in run if not isinstance(found, dict) or found.get(key) != run[key])
+        raise OutputError(
+            f"{self.folder} holds the evaluation of another {' and '.join(different) or 'run'}",
+            "name another --output, or add --force to start anew",
+        )
+
+
+def run_in(folder: Path) -> Any:
+    """What the evaluation in a folder is of; None where the folder is missing or empty.
+
+    Raises:
+        OutputError: it is no folder, or holds something else.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"{folder} is a file", "name a folder with --output")
+    if not folder.exists() or all(path.name.startswith(".") for path in folder.iterdir()):
+        return None
+    try:
+        return json.loads((folder / RUN).read_text(encoding="utf-8")) or {}
+    except (OSError, ValueError):
+        raise OutputError(f"{folder} holds something else than an evaluation", "name another --output") from None
 
 
 def read_samples(folder: Path) -> dict[int, Asked]:

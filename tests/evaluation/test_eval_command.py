@@ -83,8 +83,21 @@ def test_another_model_in_the_folder_is_refused_with_one_line(annotations, check
     assert (folder / SAMPLES).read_text() == before
 
 
+def test_a_folder_that_cannot_be_the_output_is_refused_before_the_work(tmp_path, capsys):
+    (tmp_path / "photo.png").touch()
+    assert main(["--dataset", "no data set is read", "--output", str(tmp_path)]) == 1
+    assert "something else than an evaluation" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
-    "args", [["--limit", "0"], ["--bundle", "a", "--model", "b"], ["--dataset", "nonsense"], ["--dataset", "vidstg"]]
+    "args",
+    [
+        ["--limit", "0"],
+        ["--threads", "-1"],
+        ["--bundle", "a", "--model", "b"],
+        ["--dataset", "nonsense"],
+        ["--dataset", "vidstg"],
+    ],
 )
 def test_usage_errors_exit_with_two(args):
     assert main(args) == 2
