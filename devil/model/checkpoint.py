@@ -72,6 +72,10 @@ def _weight_files(folder: Path) -> list[Path]:
     else:
         names = {WEIGHTS}
     missing = sorted(name for name in names if not (folder / name).is_file())
+    if missing and any(folder.glob("*.bin")):
+        raise CheckpointError(
+            f"{folder} holds its weights as pickles (.bin)", "save them as safetensors, for example with transformers"
+        )
     if missing:
         raise CheckpointError(f"{folder} lacks {', '.join(missing)}", "copy the checkpoint again")
     return [folder / name for name in sorted(names)]

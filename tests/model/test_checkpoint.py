@@ -96,6 +96,7 @@ def test_weights_that_do_not_fit_are_named(folder, change, line):
     ("harm", "line"),
     [
         (lambda folder: (folder / WEIGHTS).unlink(), r"lacks model\.safetensors"),
+        (lambda folder: (folder / WEIGHTS).rename(folder / "pytorch_model.bin"), "as pickles .* as safetensors"),
         (lambda folder: (folder / WEIGHTS).write_bytes((folder / WEIGHTS).read_bytes()[:-9]), "cannot be read"),
         (lambda folder: (folder / INDEX).write_text("[]"), "not an index"),
         (lambda folder: (folder / INDEX).write_text("{"), "not an index"),
