@@ -39,6 +39,13 @@ def wanted_shapes(
     return torch.from_numpy(wanted)
 
 
+def sentence_words(packed: Packed, questions: int, start: int, end: int) -> Tensor:
+    """[B, Q, S]: each question's words, between the tokens `start` and `end`."""
+    opened = np.cumsum(packed.token_ids == start, axis=1) - np.cumsum(packed.token_ids == end, axis=1) > 0
+    words = opened & (packed.token_ids != start)
+    return torch.from_numpy(words[:, None] & (packed.segments[:, None] == np.arange(1, questions + 1)[:, None]))
+
+
 def evidence(clip: SyntheticClip, query: Query) -> np.ndarray:
     """In which frames a question's shape can be seen doing it, bool [T]."""
     telling = clip.inside(query) & clip.visible[query.target]

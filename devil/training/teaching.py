@@ -26,6 +26,7 @@ from devil.training.hints import (
     event_labels,
     own_times,
     places_kept,
+    sentence_words,
     shapes_before,
     some_owned,
     wanted_frames,
@@ -185,6 +186,7 @@ class TeachingObjective(nn.Module):
             losses[f"asked_{name}"] = self.questions.loss(asked.flatten(0, 1), list(chain(*batch.queries)))
             losses[f"find_{name}"] = attention_loss(mass[:, :2], shapes)
         losses |= self._hint_losses(output, batch)
+        losses["name"] = self._naming_loss(output, packed, answers + RST, shapes)
         losses["rst"] = self._rst_loss(output, answers + RST, batch)
         right = answer_accuracy(output, packed, ANSWER_LENGTH)
         losses["right_first"] = torch.tensor(right[:, START].mean())
@@ -206,6 +208,13 @@ class TeachingObjective(nn.Module):
             "stay": attention_loss(second[:, 2:], kept),
             "look_again": attention_loss(third, before),
         }
+
+    def _naming_loss(self, output: LanguageOutput, packed: Packed, rows: Tensor, shapes: Tensor) -> Tensor:
+        """The RST should be composed of the sentence's words and of what the shape's tokens show, not remembered."""
+        tokens = self.model.devil.tokens
+        words = sentence_words(packed, rows.shape[1], tokens.query_start, tokens.query_end)
+        mass = attention_rows(self.model, output, packed, len(output.layers) - 1, rows)[:, 2:]
+        return attention_loss(mass, words | shapes)
 
     def _rst_loss(self, output: LanguageOutput, rows: Tensor, batch: TeachingBatch) -> Tensor:
         """Distance of the mapped RST from the oracle's text vector, in units of the oracle's spread."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from devil.config import DevilConfig, level_shapes
 from devil.data.dice import Dice
+from devil.data.shapes import COLOURS, SHAPES
 from devil.model.detector.detector import Detector, DetectorOutput
 from devil.training.boxes import overlaps
 from devil.training.detection import detection_loss
@@ -47,10 +48,15 @@ def draw_frames(number: int, config: DevilConfig, clips: int, frames: int) -> Fr
 
 
 class WarmupObjective(nn.Module):
-    """Find a shape by its oracle text vector."""
+    """Find a shape by its oracle text vector.
 
-    def __init__(self, detector: Detector):
+    Args:
+        blur: 0 for exact vectors; larger values blur them, up to about 0.5.
+    """
+
+    def __init__(self, detector: Detector, blur: float = 0.0):
         super().__init__()
+        self.blur = blur
         self.detector = detector
         self.referents = ReferentHeads(detector.config.hidden)
         with (
@@ -60,7 +66,18 @@ class WarmupObjective(nn.Module):
 
     def detect(self, batch: FrameBatch) -> DetectorOutput:
         text = self.referents(batch.colours, batch.shapes)
-        return detect_text(self.detector, batch.frames, text)
+        return detect_text(self.detector, batch.frames, self._blurred(text) if self.blur else text)
+
+    def _blurred(self, text: Tensor) -> Tensor:
+        """Text vectors as a language model might give them: leaning towards another colour and shape, and noisy."""
+        count = len(text)
+        others = self.referents(
+            torch.randint(len(COLOURS), (count,), device=text.device),
+            torch.randint(len(SHAPES), (count,), device=text.device),
+        )
+        lean = self.blur * torch.rand(count, 1, device=text.device)
+        noise = torch.randn_like(text) * text.std() * self.blur * torch.rand(count, 1, device=text.device)
+        return (1 - lean) * text + lean * others + noise
 
     def forward(self, batch: FrameBatch) -> dict[str, Tensor]:
         found = self.detect(batch)
