@@ -106,14 +106,16 @@ def agreement_rows(checkpoint: Path, bundles: dict[str, Path], scratch: Path, cl
         path = scratch / f"{seed}.mp4"
         write_scene(path, scene, picture_size(scene, 128))
         sentence = scene.queries[0].sentence
-        asked.append((path, sentence, reference.ground(load_clip(path, config), sentence)))
+        clip = load_clip(path, config)
+        expected = reference.ground(clip, sentence)
+        asked.append((path, sentence, expected, clip.indices[expected.rows]))
     rows = []
     for precision, least in (("fp32", 0.995), ("fp16", 0.97)):
         grounder = Grounder.open(bundles[precision])
-        pairs = [(grounder.encode(path).ground(sentence), expected) for path, sentence, expected in asked]
-        texts = statistics.mean(found.text == expected.text for found, expected in pairs)
-        spans = statistics.mean(found.span == expected.span for found, expected in pairs)
-        overlap = statistics.mean(tube_overlap(found, expected) for found, expected in pairs)
+        pairs = [(grounder.encode(path).ground(words), expected, frames) for path, words, expected, frames in asked]
+        texts = statistics.mean(found.text == expected.text for found, expected, _ in pairs)
+        spans = statistics.mean(found.span == expected.span for found, expected, _ in pairs)
+        overlap = statistics.mean(tube_overlap(*pair) for pair in pairs)
         rows += [
             figure(f"{precision} bundle, same text on {clips} clips", texts, "of 1", "1", texts == 1),
             figure(f"{precision} bundle, same span", spans, "of 1", "1", spans == 1),
@@ -122,14 +124,21 @@ def agreement_rows(checkpoint: Path, bundles: dict[str, Path], scratch: Path, cl
     return rows
 
 
-def tube_overlap(found: Answer, expected: TorchAnswer) -> float:
-    """Mean box IoU of two tubes; 0 where they have different numbers of frames, 1 where both have none."""
-    if found.tube is None or len(expected.rows) == 0:
-        return float(found.tube is None and len(expected.rows) == 0)
+def tube_overlap(found: Answer, expected: TorchAnswer, frames: np.ndarray) -> float:
+    """Box IoU over the frames that both tubes have, divided by the frames that either has; 1 where both have none.
+
+    Args:
+        found: the runtime's answer.
+        expected: PyTorch's.
+        frames: int [R], the file's frames that the expected boxes are on.
+    """
+    if found.tube is None or len(frames) == 0:
+        return float(found.tube is None and len(frames) == 0)
     boxes = to_pixels(expected.boxes, found.info.width, found.info.height)
-    if len(boxes) != len(found.tube.boxes):
-        return 0.0
-    return float(box_iou(found.tube.boxes, boxes).mean())
+    theirs = dict(zip(frames.tolist(), boxes, strict=True))
+    ours = dict(zip(found.tube.frames.tolist(), found.tube.boxes, strict=True))
+    overlaps = [box_iou(ours[frame], theirs[frame]) for frame in theirs.keys() & ours.keys()]
+    return float(sum(overlaps)) / len(theirs.keys() | ours.keys())
 
 
 def speed_rows(checkpoint: Path, bundles: dict[str, Path], scratch: Path, rounds: int) -> list[Row]:

@@ -22,6 +22,7 @@ class Clip:
     Attributes:
         info: what is known of the file.
         times: float64 [F], seconds of each sample, as the prompt tells them: from the first frame of the segment.
+        origin: seconds of the file at which the segment begins.
         rows: int64 [F], for each sample its row in `frames`; short clips repeat rows.
         indices: int64 [U], for each row its index among the video's frames, increasing.
         patches: uint8 [F, P, 3·patch²], for the vision encoder.
@@ -32,6 +33,7 @@ class Clip:
 
     info: VideoInfo
     times: np.ndarray
+    origin: float
     rows: np.ndarray
     indices: np.ndarray
     patches: np.ndarray
@@ -77,6 +79,7 @@ def load_clip(
     return Clip(
         info=info,
         times=np.array([float(time) for time in sample_times(part, count)]),
+        origin=float(info.times[first]),
         rows=rows,
         indices=indices,
         patches=patches,

@@ -62,14 +62,18 @@ def contract(config: DevilConfig) -> dict[str, GraphSpec]:
 
 
 def _vision(config: DevilConfig) -> GraphSpec:
-    patch_values = 3 * config.vision.patch**2
+    patch_values, merged = 3 * config.vision.patch**2, config.vision.merge**2
     return GraphSpec(
         "vision",
         (
             TensorSpec("patches", "uint8", ("F", "P", patch_values), "RGB patches, merge-block first, each (c, y, x)"),
             TensorSpec("positions", "int64", ("P", 2), "(row, column) of each patch in its frame"),
         ),
-        (TensorSpec("visual_tokens", "float", ("F", "P/4", config.language.hidden), "projected visual tokens"),),
+        (
+            TensorSpec(
+                "visual_tokens", "float", ("F", f"P/{merged}", config.language.hidden), "projected visual tokens"
+            ),
+        ),
     )
 
 

@@ -34,6 +34,7 @@ class Answer:
         timings: seconds per stage.
         run: bundle, precision and engine that answered.
         track: the tube's slot in every frame that the detector saw, inside the span or not; None without [BOX].
+        origin: seconds of the file at which the span's 0 lies: where the segment that was asked about begins.
     """
 
     info: VideoInfo
@@ -46,6 +47,7 @@ class Answer:
     timings: Mapping[str, float]
     run: Mapping[str, str]
     track: Tube | None = None
+    origin: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
         """The JSON document of docs/answer.md."""
@@ -85,7 +87,7 @@ class Answer:
         """
         from devil.runtime.render import render
 
-        span = (self.span.start, self.span.end) if self.span else None
+        span = (self.span.start + self.origin, self.span.end + self.origin) if self.span else None
         boxes = boxes_per_frame(self.tube, [float(time) for time in self.info.times]) if self.tube else {}
         render(self.info, boxes, self.sentence, span, Path(path), progress)
 

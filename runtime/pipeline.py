@@ -36,6 +36,8 @@ class Grounder:
     """
 
     def __init__(self, bundle: Bundle, engine: Engine):
+        import scipy.optimize  # noqa: F401 - the linker's; loaded here, the first sentence does not wait for it
+
         self.bundle, self.engine, self.config = bundle, engine, bundle.config
         self.writer = PromptWriter(bundle.tokenizer_path, bundle.config)
         specs = contract(bundle.config)
@@ -109,8 +111,7 @@ class Video:
         Raises:
             SentenceError: the sentence is empty or too long.
         """
-        watch, self._watch = self._watch, Stopwatch()  # the first sentence pays for the video
-        grounder = self._grounder
+        grounder, watch = self._grounder, self._watch
         self._progress("answering", 0, 1)
         with watch.stage("language"):
             prompt = grounder.writer.instruction(sentence, self.clip.info.is_image)
@@ -118,6 +119,7 @@ class Video:
         text = grounder.writer.decode(said.token_ids)
         span = parse_span(text)
         tube, track = (None, None) if said.rst is None else self._tubes(said.rst, span, dense, span_only, watch)
+        self._watch = Stopwatch()  # the first sentence pays for the video
         return Answer(
             info=self.clip.info,
             sentence=sentence,
@@ -133,6 +135,7 @@ class Video:
                 "engine": grounder.engine.name,
             },
             track=track,
+            origin=self.clip.origin,
         )
 
     def _prefix(self) -> list[int]:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from devil.answer import Span
 from devil.clip import load_clip
 from devil.errors import SentenceError
 from devil.export.bundle import write_bundle
@@ -13,6 +14,7 @@ from devil.export.graphs import GraphBuilder
 from devil.model.checkpoint import TOKENIZER, load_model
 from devil.model.inference import TorchGrounder
 from devil.prompt import PromptWriter
+from devil.runtime import render as drawing
 from devil.runtime.answer import boxes_per_frame
 from devil.runtime.pipeline import Grounder
 from devil.tube import Tube, to_pixels
@@ -147,3 +149,23 @@ def test_boxes_between_sampled_frames_are_interpolated_in_time():
     found = boxes_per_frame(tube, times)
     assert sorted(found) == [1, 2, 3, 4]
     np.testing.assert_allclose(found[2], boxes[0] + (boxes[1] - boxes[0]) * (0.3 / 0.9), rtol=1e-6)
+
+
+def test_a_segment_is_answered_from_its_own_start_and_drawn_where_it_lies(grounder, clip_path, tmp_path, monkeypatch):
+    whole = grounder.encode(clip_path).clip.info
+    first = len(whole) // 2
+    answer = grounder.encode(clip_path, segment=(first, len(whole) - 1)).ground(SENTENCES[0])
+    assert answer.origin == float(whole.times[first])
+    assert answer.span == Span(0.4, 1.0)
+    assert answer.tube.frames[0] >= first
+    drawn = []
+    monkeypatch.setattr(drawing, "render", lambda _info, _boxes, _caption, span, *_rest: drawn.append(span))
+    answer.render(tmp_path / "drawn.mp4")
+    assert drawn == [(0.4 + answer.origin, 1.0 + answer.origin)]
+
+
+def test_a_refused_sentence_does_not_lose_the_videos_timings(grounder, clip_path):
+    video = grounder.encode(clip_path)
+    with pytest.raises(SentenceError):
+        video.ground(" ")
+    assert "vision" in video.ground(SENTENCES[0]).timings
