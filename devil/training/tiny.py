@@ -1,13 +1,14 @@
-"""How devil-tiny is made from nothing: `python -m devil.training.tiny --output DIR`, in five phases.
+"""How devil-tiny is made from nothing: `python -m devil.training.tiny --output DIR`, in six phases.
 
 looks    vision encoder and projector learn, from crowded pictures, to tell what a perfect eye would tell
 finding  the detector learns to find a shape by an oracle text vector instead of a sentence
+blurring and now by one that is as inexact as an RST
 symbols  the language model learns, on a perfect eye's codes, what happens when, and which shape the RST stands for
 pictures vision encoder and language model learn on together, on clips
 joint    and now with the detector, which is asked through the RST
 
-The first three need nothing of each other and can run side by side (`--phases looks`, …); each continues where it was
-killed. Nothing of the held-out split is ever drawn.
+Looks, finding and symbols can run side by side (`--phases looks`, …), but the symbols' RST wants the vectors that
+finding has found. Each phase continues where it was killed. Nothing of the held-out split is ever drawn.
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ from typing import Any, Literal
 
 from devil.command import run_command
 
-Phase = Literal["looks", "finding", "symbols", "pictures", "joint"]
-PHASES: tuple[Phase, ...] = ("looks", "finding", "symbols", "pictures", "joint")
+Phase = Literal["looks", "finding", "blurring", "symbols", "pictures", "joint"]
+PHASES: tuple[Phase, ...] = ("looks", "finding", "blurring", "symbols", "pictures", "joint")
+_BLUR = 0.5
+_SHORT = 1000  # batches of clips of half the frames that the symbols begin with
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ class TinyOptions:
     Attributes:
         output: folder of the checkpoint; states and logs go to OUTPUT-run, one folder per phase.
         phases: which to run now; what other phases have reached is loaded.
-        looks, finding, symbols, pictures, joint: steps of each phase.
+        looks, finding, blurring, symbols, pictures, joint: steps of each phase.
         threads: of the CPU.
         debug: show tracebacks.
         json: end with one line of JSON.
@@ -39,7 +42,8 @@ class TinyOptions:
     output: Path
     phases: tuple[Phase, ...] = PHASES
     looks: int = 3000
-    finding: int = 2500
+    finding: int = 1700
+    blurring: int = 600
     symbols: int = 4000
     pictures: int = 1500
     joint: int = 1500
@@ -137,7 +141,8 @@ class Course:
 
         if phase == "joint":
             return JointObjective(self.teaching, window=4, detector_weight=0.3)
-        return self.finding if phase == "finding" else self.teaching
+        self.finding.blur = _BLUR if phase == "blurring" else 0.0
+        return self.finding if phase in ("finding", "blurring") else self.teaching
 
     def _parts(self, name: str) -> list[Any]:
         base, teaching = self.model.model, self.teaching
@@ -167,7 +172,12 @@ def _plans(config: Any, writer: Any) -> dict[Phase, Plan]:
     return {
         "looks": Plan({"vision": 1e-3}, looks, lambda n: draw_gallery(n, config, writer, 32)),
         "finding": Plan({"detector": 7e-4, "oracle": 7e-4}, {}, lambda n: draw_frames(n, config, 5, 4)),
-        "symbols": Plan(dict.fromkeys(told, 1e-3), words, lambda n: draw_symbols(n, config, writer, 6, 6)),
+        "blurring": Plan({"detector": 2.5e-4}, {}, lambda n: draw_frames(n + 500_000, config, 5, 4)),
+        "symbols": Plan(
+            dict.fromkeys(told, 1e-3),
+            words,
+            lambda n: draw_symbols(n, config, writer, 6, 6, config.frames // 2 if n < _SHORT else config.frames),
+        ),
         "pictures": Plan(
             dict.fromkeys(("vision", *told), 3e-4), seen, lambda n: draw_teaching(n, config, writer, 4, 6)
         ),
