@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 OUT ?= out
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench train-tiny clean
 
 # One environment; each stamp says which extras are in it.
 $(VENV)/installed-%: pyproject.toml constraints.txt CMakeLists.txt
@@ -26,6 +26,9 @@ lint: $(VENV)/installed-test
 
 bench: $(VENV)/installed-test
 	$(BIN)/python benchmarks/end_to_end.py
+
+train-tiny: $(VENV)/installed-test
+	$(BIN)/python -m devil.training.tiny --output $(OUT)/devil-tiny
 
 clean:
 	rm -rf $(VENV) $(OUT) build dist

@@ -117,7 +117,7 @@ class Video:
             prompt = grounder.writer.instruction(sentence, self.clip.info.is_image)
             said = self._session.generate(prompt)
         text = grounder.writer.decode(said.token_ids)
-        span = parse_span(text)
+        span = None if self.clip.info.is_image else parse_span(text)
         tube, track = (None, None) if said.rst is None else self._tubes(said.rst, span, dense, span_only, watch)
         self._watch = Stopwatch()  # the first sentence pays for the video
         return Answer(
@@ -214,10 +214,11 @@ class Video:
             yield "the answer has no [BOX], so there is no tube"
         if self.clip.info.is_image:
             return
+        end = round(float(self.clip.times[-1]), 1)  # as the prompt told it
         if span is None:
             yield "the answer tells no span" + (", so the tube covers the whole video" if has_box else "")
-        elif span.start > self.clip.times[-1]:
-            yield f"the span begins after the video's end at {self.clip.times[-1]:.1f} s"
+        elif span.end > end:
+            yield f"the span {'begins' if span.start > end else 'ends'} after the video's end at {end:.1f} s"
 
 
 def _batches(count: int, size: int, budget: int) -> Iterator[slice]:

@@ -59,7 +59,7 @@ class TorchGrounder:
         visual = visual[torch.from_numpy(clip.kept)]  # [V, hidden]
         token_ids, rst = self._answer(self._prompt(clip, sentence), visual)
         text = self.writer.decode(token_ids)
-        span = parse_span(text)
+        span = None if clip.info.is_image else parse_span(text)
         if rst is None:
             nothing = np.zeros((0, 4), np.float32)
             return TorchAnswer(text, span, None, np.zeros(0, int), nothing, nothing[:, 0], nothing)

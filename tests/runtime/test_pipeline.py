@@ -103,6 +103,8 @@ def test_an_image_gets_one_box_and_no_span(grounder, checkpoint, tmp_path):
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (77, 131, 3), np.uint8)).save(path)
     answer = grounder.encode(path).ground(SENTENCES[0])
     assert answer.tube.frames.tolist() == [0]
+    assert answer.span is None  # whatever the words say: an image has no time
+    assert answer.problems == ()
     expected = torch_answer(checkpoint, path, SENTENCES[0])
     np.testing.assert_allclose(answer.tube.boxes, to_pixels(expected.boxes, 131, 77), atol=0.02)
     answer.render(tmp_path / "drawn.png")
@@ -169,3 +171,8 @@ def test_a_refused_sentence_does_not_lose_the_videos_timings(grounder, clip_path
     with pytest.raises(SentenceError):
         video.ground(" ")
     assert "vision" in video.ground(SENTENCES[0]).timings
+
+
+def test_a_span_that_ends_after_the_video_is_reported(scripted, clip_path):
+    found = Grounder.open(scripted("from 0.4 to 19.9 seconds. [BOX]")[1]).encode(clip_path).ground(SENTENCES[0])
+    assert "the span ends after the video's end at" in found.problems[0]
