@@ -208,6 +208,7 @@ def gather_bound(case: tuple[np.ndarray, ...], isa: str) -> Callable[[], None]:
 def session(model: bytes | str, native: bool, threads: int) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # or idle contenders take the cores
     if native:
         options.register_custom_ops_library(str(library()))
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
