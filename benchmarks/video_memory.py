@@ -77,8 +77,19 @@ def read(path: str) -> dict[str, float]:
     probed = time.perf_counter()
     load_clip(path, PRESETS["7b"])
     done = time.perf_counter()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
-    return {"probe_s": probed - start, "read_s": done - probed, "peak_mb": peak}
+    return {"probe_s": probed - start, "read_s": done - probed, "peak_mb": own_peak_mb()}
+
+
+def own_peak_mb() -> float:
+    """Peak memory of this process alone.
+
+    On Linux `ru_maxrss` also counts what the parent held when it started this process, and so hides growth below that.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        [line] = [line for line in status.read_text().splitlines() if line.startswith("VmHWM:")]
+        return int(line.split()[1]) / 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def memory_rows(minutes: int) -> list[Row]:
