@@ -63,7 +63,7 @@ class HistoryHeads(nn.Module):
     def __init__(self, hidden: int):
         super().__init__()
         self.norm = nn.LayerNorm(hidden)
-        self.sizes = {"time": _TIME_CODE, "moved": 1, "new": 1, "before": 4}
+        self.sizes = {"time": _TIME_CODE, "moved": 1, "new": 1, "before": 4, "shift": 2}
         self.out = nn.Linear(hidden, sum(self.sizes.values()))
         codes = [time_code(tenth / 10, _TIME_CODE) for tenth in range(round(LONGEST_CLIP * 10) + 1)]
         self.register_buffer("codes", torch.stack(codes), persistent=False)
@@ -78,6 +78,7 @@ class HistoryHeads(nn.Module):
             "moved": _judged(said["moved"][..., 0], labels.moved, owned),
             "new": _judged(said["new"][..., 0], labels.new, owned),
             "before": _distance(said["before"], labels.before, labels.had),
+            "shift": _distance(said["shift"], labels.shift, labels.had),
         }
 
 
@@ -154,4 +155,6 @@ def _judged(logits: Tensor, labels: np.ndarray, owned: Tensor) -> Tensor:
 def _distance(said: Tensor, wanted: np.ndarray, counts: np.ndarray) -> Tensor:
     """Mean absolute distance over the tokens that count; 0 if none does."""
     chosen = torch.from_numpy(counts).to(said.device)
-    return (said - torch.from_numpy(wanted).to(said.device))[chosen].abs().sum() / max(4 * counts.sum(), 1)
+    return (said - torch.from_numpy(wanted).to(said.device))[chosen].abs().sum() / max(
+        wanted.shape[-1] * counts.sum(), 1
+    )

@@ -23,6 +23,7 @@ class TokenLabels:
             frame, was not there in the previous frame.
         before: float32 [T, G, 4], the owned shape's `offset` in the previous frame, within the cell it was in then.
         had: bool [T, G], whether it was there.
+        shift: float32 [T, G, 2], how far its centre has come since then, in cells (columns, rows).
     """
 
     owner: np.ndarray
@@ -35,6 +36,7 @@ class TokenLabels:
     new: np.ndarray
     before: np.ndarray
     had: np.ndarray
+    shift: np.ndarray
 
 
 def token_labels(clip: SyntheticClip, grid: tuple[int, int]) -> TokenLabels:
@@ -56,6 +58,9 @@ def token_labels(clip: SyntheticClip, grid: tuple[int, int]) -> TokenLabels:
     sizes = np.array([SIZES.index(actor.size) for actor in clip.scene.actors])
     offset = np.concatenate((centres - cells, scaled[..., 2:] - scaled[..., :2]), axis=-1).astype(np.float32)
 
+    shift = np.diff(centres, axis=1, prepend=centres[:, :1]).astype(np.float32)
+    had = clip.visible[who, np.maximum(when - 1, 0)] & owned & (when > 0)
+
     def kept(values: np.ndarray) -> np.ndarray:
         return np.where(owned, values[who], -1)
 
@@ -69,7 +74,8 @@ def token_labels(clip: SyntheticClip, grid: tuple[int, int]) -> TokenLabels:
         moved=_moved(clip)[who, when] & owned,
         new=_new(clip.visible)[who, when] & owned,
         before=offset[who, np.maximum(when - 1, 0)] * owned[..., None],
-        had=clip.visible[who, np.maximum(when - 1, 0)] & owned & (when > 0),
+        had=had,
+        shift=shift[who, when] * had[..., None],
     )
 
 

@@ -17,8 +17,9 @@ from devil.data.shapes import COLOURS, SHAPES
 from devil.training.labels import SIZES, TokenLabels
 
 _SEED = 20
-_OFFSET_WAVES = 4  # sines and cosines per coordinate
-_NOISE = 0.3  # deviation, against a code of mean square ≈ 1
+_WAVES = (0.4, 0.25, 0.15, 0.1)  # loudness of the sines and cosines of a coordinate, slow ones first
+_NOISE = 0.3  # deviation, against a code of mean square ≈ 2
+_FLICKER = 0.1  # deviation between two looks at the same thing
 
 
 class SymbolTokens(nn.Module):
@@ -36,12 +37,13 @@ class SymbolTokens(nn.Module):
         self.register_buffer("shape", vectors(len(SHAPES), 0.6), persistent=False)
         self.register_buffer("size", vectors(len(SIZES), 0.2), persistent=False)
         self.register_buffer("pale", vectors(2, 0.4), persistent=False)
-        self.register_buffer("place", vectors(4 * 2 * _OFFSET_WAVES, 0.15), persistent=False)
+        loudness = torch.tensor(_WAVES).repeat(4 * 2)[:, None]
+        self.register_buffer("place", vectors(len(loudness), 1.0) * loudness, persistent=False)
 
     def forward(self, labels: TokenLabels) -> Tensor:
         """[..., hidden] for labels of any leading shape."""
         owned = self._tensor(labels.owner >= 0)[..., None]
-        waves = 2.0 ** torch.arange(_OFFSET_WAVES, device=self.place.device) * (math.pi / 2)
+        waves = 2.0 ** torch.arange(len(_WAVES), device=self.place.device) * (math.pi / 2)
         angles = self._tensor(labels.offset)[..., None] * waves  # [..., 4, waves]
         place = torch.cat([angles.sin(), angles.cos()], -1).flatten(-2) @ self.place
         shown = place
@@ -51,9 +53,13 @@ class SymbolTokens(nn.Module):
         return torch.where(owned, shown, self.empty[0])
 
     def noisy(self, labels: TokenLabels) -> Tensor:
-        """Codes as an imperfect eye would tell them."""
+        """Codes [B, T, G, hidden] as an imperfect eye would tell them: what has not changed is misread as before."""
         codes = self(labels)
-        return codes + _NOISE * torch.randn_like(codes)
+        misread = _NOISE * torch.randn_like(codes)
+        unchanged = self._tensor(_unchanged(labels))[..., None]
+        for frame in range(1, codes.shape[1]):
+            misread[:, frame] = torch.where(unchanged[:, frame], misread[:, frame - 1], misread[:, frame])
+        return codes + misread + _FLICKER * torch.randn_like(codes)
 
     def likeness_loss(self, tokens: Tensor, labels: TokenLabels) -> Tensor:
         """Mean squared distance of tokens [..., hidden] from their codes; owned ones weigh as much as empty ones."""
@@ -65,3 +71,11 @@ class SymbolTokens(nn.Module):
 
     def _tensor(self, values: np.ndarray) -> Tensor:
         return torch.from_numpy(values).to(self.place.device)
+
+
+def _unchanged(labels: TokenLabels) -> np.ndarray:
+    """bool [B, T, G], whether a token's cell looks as it did in the frame before."""
+    unchanged = np.zeros(labels.owner.shape, bool)
+    alike = (labels.owner[:, 1:] == labels.owner[:, :-1]) & (labels.pale[:, 1:] == labels.pale[:, :-1])
+    unchanged[:, 1:] = alike & ~labels.moved[:, 1:] & (labels.shift[:, 1:] == 0).all(-1)
+    return unchanged

@@ -161,8 +161,8 @@ def _plans(config: Any, writer: Any) -> dict[Phase, Plan]:
     from devil.training.teaching import draw_gallery, draw_symbols, draw_teaching
     from devil.training.warmup import draw_frames
 
-    looks = {"found": 1, "colour": 0.5, "shape": 1, "size": 0.1, "pale": 0.3, "offset": 0.5, "likeness": 3}
-    past = {"holds": 0.3, "begins": 0.6, "time": 0.2, "moved": 0.5, "new": 0.3, "before": 1}
+    looks = {"found": 1, "colour": 0.5, "shape": 1, "size": 0.1, "pale": 0.3, "offset": 1.5, "likeness": 3}
+    past = {"holds": 0.3, "begins": 0.6, "time": 0.2, "moved": 0.7, "new": 0.3, "before": 1, "shift": 1}
     question = {"answer": 2, "asked_first": 0.2, "asked_last": 0.2, "rst": 1}
     led = ("read_first", "read_last", "find_first", "find_last", "own_time", "look_back", "look_again", "stay", "name")
     attention = dict.fromkeys(led, 0.5)

@@ -15,7 +15,9 @@ from devil.training.gallery import gallery
 from devil.training.heads import ReferentHeads
 from devil.training.hints import evidence, own_times, shapes_before, some_owned, wanted_frames, wanted_shapes
 from devil.training.joint import JointObjective, draw_window
+from devil.training.labels import TokenLabels
 from devil.training.samples import clip_sample, sample_of
+from devil.training.symbols import SymbolTokens
 from devil.training.teaching import (
     ANSWER_LENGTH,
     END,
@@ -220,3 +222,31 @@ def test_a_model_begins_able_to_copy_words(writer):
     (a,), (b,), (c,) = (writer.text(time) for time in ("3.0", "3.1", "9.0"))
     near, far = torch.cosine_similarity(words[a], words[b], 0), torch.cosine_similarity(words[a], words[c], 0)
     assert near > far
+
+
+def test_shift_is_how_far_a_shape_has_come_in_cells():
+    sample = clip_sample(11, PRESETS["tiny"], "4:3", 120)
+    columns, rows = (np.unique(sample.positions[:, axis]).size // 2 for axis in (1, 0))
+    centres = (sample.clip.boxes[..., :2] + sample.clip.boxes[..., 2:]) / 2 * (columns, rows)
+    owner, shown = sample.labels.owner, sample.clip.visible
+    seen = [(frame, cell) for frame, cell in np.argwhere(owner >= 0) if frame and shown[owner[frame, cell], frame - 1]]
+    assert len(seen) > 10
+    for frame, cell in seen:
+        shape = owner[frame, cell]
+        expected = centres[shape, frame] - centres[shape, frame - 1]
+        np.testing.assert_allclose(sample.labels.shift[frame, cell], expected, atol=1e-5)
+
+
+def test_an_imperfect_eye_misreads_what_rests_the_same_way_in_every_frame():
+    labels = clip_sample(3, PRESETS["tiny"], "1:1", 96).labels
+    labels = TokenLabels(**{name: value[None] for name, value in vars(labels).items()})
+    torch.manual_seed(0)
+    symbols = SymbolTokens(256)
+    misread = (symbols.noisy(labels) - symbols(labels))[0]
+    change = misread.diff(dim=0).square().mean(-1).sqrt().numpy()  # [T - 1, G]
+    resting = (labels.owner[0, 1:] == labels.owner[0, :-1]) & (labels.shift[0, 1:] == 0).all(-1)
+    resting &= labels.pale[0, 1:] == labels.pale[0, :-1]
+    on_its_way = labels.moved[0, 1:]
+    assert resting.any()
+    assert on_its_way.any()
+    assert change[resting].max() < 0.2 < change[on_its_way].min()
