@@ -3,66 +3,85 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
+import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+import tyro
 
 from devil.assets import reference_checkpoint
-from devil.command import run_command
-from devil.errors import AnnotationError
+from devil.command import Flag, Folder, run_command
+from devil.data.annotation import Problem, Record, summary
+from devil.data.hcstvg import read_hcstvg
+from devil.data.records import read_records
+from devil.data.refcoco import read_refcoco
+from devil.data.vidstg import read_vidstg
+from devil.errors import AnnotationError, MissingPackageError, UsageError
+from devil.files import check_writable
 
 Dtype = Literal["fp32", "fp16", "bf16"]
+Format = Literal["chat", "hc_stvg", "vidstg", "refcoco"]
+_READERS = {
+    "chat": read_records,
+    "hc_stvg": read_hcstvg,
+    "vidstg": lambda path, root: read_vidstg(path, root, root),
+    "refcoco": read_refcoco,
+}
+_NEEDED = ("torch", "transformers", "accelerate")
 
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """Train one stage of DEViL on chat records; a run that was killed continues when it is started again.
-
-    Attributes:
-        stage: 1 images; 2 videos, detector frozen; 3 videos, everything together.
-        data: annotation file of chat records (a JSON list or JSON lines).
-        output: folder of the new checkpoint; the run's state and log go to OUTPUT-run.
-        model: checkpoint folder to start from; by default the one that ships.
-        epochs: passes over the data.
-        steps: optimizer steps; overrides epochs.
-        batch: clips per optimizer step, over all processes; by default 128 in stages 1 and 2, 32 in stage 3.
-        detector_rate: learning rate of the detector.
-        language_rate: learning rate of language model and projector.
-        lora: rank of the language model's adapters; 0 trains its own weights.
-        vision: also train the vision encoder.
-        frames: frames sampled from a clip, where not the model's own number.
-        precision: of the arithmetic; weights stay fp32.
-        save_as: precision of the saved weights.
-        checkpointing: recompute the language model's activations instead of keeping them.
-        flash_attention: use the flash-attn package in the language model.
-        tensorboard: also write TensorBoard events to OUTPUT-run.
-        seed: everything random follows from it.
-        save_every: steps between two states to resume from.
-        debug: show tracebacks.
-        json: end with one line of JSON.
-    """
+    """Train one stage of DEViL. A run that was killed continues when the same command is started again."""
 
     stage: Literal[1, 2, 3]
-    data: Path
-    output: Path
-    model: Path | None = None
+    """1 images; 2 videos, detector frozen; 3 videos, everything together."""
+    data: Annotated[Path, tyro.conf.arg(metavar="FILE")]
+    """Annotations, in the format that --format names."""
+    output: Annotated[Path, tyro.conf.arg(metavar="DIR")]
+    """Folder of the new checkpoint. The run's states and its log go to DIR-run."""
+    format: Format = "chat"
+    """Of the annotations: chat records (a JSON list or JSON lines), or a published data set's own files."""
+    root: Folder = None
+    """Folder of the videos or images, and for VidSTG of VidOR's annotations. By default the annotations' own."""
+    model: Folder = None
+    """Checkpoint folder to start from. By default the shipped devil-tiny."""
     epochs: float = 2.0
-    steps: int | None = None
-    batch: int | None = None
+    """Passes over the data."""
+    steps: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")] = None
+    """Optimizer steps, instead of --epochs."""
+    batch: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")] = None
+    """Clips per optimizer step, over all processes. By default 128 in stages 1 and 2, 32 in stage 3."""
     detector_rate: float = 1e-4
+    """Learning rate of the detector."""
     language_rate: float = 1e-5
+    """Learning rate of language model and projector."""
     lora: int = 256
-    vision: bool = False
-    frames: int | None = None
+    """Rank of the language model's adapters. With 0 its own weights are trained."""
+    vision: Flag = False
+    """Also train the vision encoder."""
+    frames: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")] = None
+    """Frames sampled from a clip. By default the model's own number."""
     precision: Dtype = "fp32"
+    """Of the arithmetic; weights stay fp32."""
     save_as: Dtype = "fp16"
-    checkpointing: bool = False
-    flash_attention: bool = False
-    tensorboard: bool = False
+    """Precision of the saved weights."""
+    checkpointing: Flag = False
+    """Recompute the language model's activations instead of keeping them."""
+    flash_attention: Flag = False
+    """Use the flash-attn package in the language model."""
+    tensorboard: Flag = False
+    """Also write TensorBoard events to DIR-run."""
     seed: int = 0
+    """Everything random follows from it."""
     save_every: int = 100
-    debug: bool = False
-    json: bool = False
+    """Steps between two states to resume from."""
+    json: Flag = False
+    """End with one line of JSON."""
+    debug: Flag = False
+    """Show tracebacks."""
 
 
 def main(args: list[str] | None = None) -> int:
@@ -74,23 +93,21 @@ def run(options: TrainOptions) -> dict[str, Any]:
     """Trains, saves the checkpoint and says what was done.
 
     Raises:
+        UsageError: a number that cannot be meant.
         AnnotationError: no record of the file can be used.
         CheckpointError: the model, or the state to resume, does not fit.
     """
+    _check(options)
     import torch
     from accelerate import Accelerator, DistributedDataParallelKwargs
 
-    from devil.data.annotation import summary
-    from devil.data.records import read_records
     from devil.model.checkpoint import TOKENIZER, load_model, save_model
     from devil.prompt import PromptWriter
     from devil.training.grounding import GroundingObjective, record_batch
     from devil.training.loop import LoopConfig, permuted, train
     from devil.training.stages import BATCH, DETECTS, add_lora, parameter_groups
 
-    records, problems = read_records(options.data)
-    if not records:
-        raise AnnotationError(f"none of the {len(problems)} records of {options.data} can be used", str(problems[:1]))
+    records, problems = _records(options)
     start = options.model or reference_checkpoint()
     folder = options.output.with_name(options.output.name + "-run")
     accelerator = Accelerator(
@@ -135,3 +152,29 @@ def run(options: TrainOptions) -> dict[str, Any]:
         "records": len(records),
         "left_out": summary(problems),
     }
+
+
+def _check(options: TrainOptions) -> None:
+    """Fails before the long work, not after it."""
+    for package in _NEEDED:
+        if importlib.util.find_spec(package) is None:
+            raise MissingPackageError(package, "training", "train")
+    for name in ("epochs", "steps", "batch", "frames", "save_every", "detector_rate", "language_rate"):
+        value = getattr(options, name)
+        if value is not None and not value > 0:
+            raise UsageError(f"--{name.replace('_', '-')} is {value}", "give a number above 0")
+    if options.lora < 0:
+        raise UsageError(f"--lora is {options.lora}", "give a rank, or 0 to train the weights themselves")
+    check_writable(options.output / "config.json")
+
+
+def _records(options: TrainOptions) -> tuple[list[Record], list[Problem]]:
+    records, problems = _READERS[options.format](options.data, options.root or options.data.parent)
+    if not records:
+        reason = problems[0].reason if problems else "it is empty"
+        raise AnnotationError(f"{options.data} has no record that can be used ({reason})", "check --root and --format")
+    return records, problems
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -47,9 +47,36 @@ def test_adapters_are_folded_in_before_saving(folder):
     assert set(after.state_dict()) == set(load_model(folder / "tiny").state_dict())
 
 
+def test_a_published_set_is_read_in_its_own_format(folder, capsys):
+    video = json.loads((folder / "set" / "annotations.json").read_text())[0]
+    boxes = [[10, 10, 30, 30]] * 2
+    entry = {
+        "caption": "the red shape appears", "img_size": [video["height"], video["width"]],
+        "img_num": video["frame_count"], "st_frame": 1, "ed_frame": 2, "bbox": boxes,
+    }  # fmt: skip
+    (folder / "set" / "train.json").write_text(json.dumps({video["video"][0]: entry}))
+    args = command(folder, 3, "person", "--lora", "0", "--format", "hc_stvg", "--steps", "1")
+    args[3] = str(folder / "set" / "train.json")
+    assert main(args) == 0, capsys.readouterr().err
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["records"] == 1
+
+
 def test_a_file_without_usable_records_is_one_line(folder, capsys):
     (folder / "empty.json").write_text("[]")
     args = command(folder, 2, "none")
     args[3] = str(folder / "empty.json")
     assert main(args) == 1
-    assert "none of the 0 records" in capsys.readouterr().err
+    assert "empty.json has no record that can be used (it is empty)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("flag", "value"), [("--steps", "0"), ("--epochs", "-1"), ("--lora", "-2"), ("--batch", "0")])
+def test_a_number_that_cannot_be_meant_is_one_line(folder, capsys, flag, value):
+    assert main([*command(folder, 2, "none"), flag, value]) == 2
+    assert f"{flag} is {value}" in capsys.readouterr().err
+    assert not (folder / "none").exists()
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_training(folder, capsys):
+    (folder / "file").write_text("")
+    assert main(command(folder, 2, "file")) == 1
+    assert "file is a file" in capsys.readouterr().err
