@@ -2,51 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import os
 from pathlib import Path
-from typing import Protocol
 
-from torch import Tensor
+from devil.errors import CheckpointError
+from devil.model.sources.base import Entry, Place, WeightSource
+from devil.model.sources.layered import Without
+from devil.model.sources.safetensors_file import SafetensorsFile
+from devil.model.sources.shards import open_shards
 
-WEIGHTS = "model.safetensors"
-INDEX = "model.safetensors.index.json"
+__all__ = ["Entry", "Place", "WeightSource", "open_weights"]
 
-
-@dataclass(frozen=True)
-class Place:
-    """Where a tensor's bytes lie unchanged, in row-major order: `length` bytes of `path` from `offset` on."""
-
-    path: Path
-    offset: int
-    length: int
+_TRAINING_ONLY = "model.criterion."
 
 
-@dataclass(frozen=True)
-class Entry:
-    """What is known of a tensor before it is read.
+def open_weights(folder: str | os.PathLike) -> WeightSource:
+    """The weights of a checkpoint folder, by DEViL's keys, without reading any.
 
-    Attributes:
-        shape: its sizes.
-        dtype: "float32", "float16", "bfloat16", or another of NumPy's names.
-        place: its bytes in a file; None where reading computes them (pickles, merged adapters).
+    Raises:
+        CheckpointError: no weights are there, or their files are broken.
     """
-
-    shape: tuple[int, ...]
-    dtype: str
-    place: Place | None = None
-
-
-class WeightSource(Protocol):
-    """A checkpoint's tensors by key (reference §7), without `model.criterion.*`."""
-
-    @property
-    def entries(self) -> Mapping[str, Entry]: ...
-
-    def read(self, key: str) -> Tensor:
-        """The tensor as stored (no copy where it can be mapped), on the CPU.
-
-        Raises:
-            CheckpointError: its file is broken, or it holds values that are no numbers.
-        """
-        ...
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder} is not a folder", "name a folder that holds a DEViL checkpoint")
+    return Without(open_shards(folder, "model.safetensors", SafetensorsFile), _TRAINING_ONLY)
