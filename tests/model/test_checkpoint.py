@@ -7,8 +7,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from devil.errors import CheckpointError
-from devil.model.checkpoint import INDEX, TOKENIZER, WEIGHTS, load_model, save_model
+from devil.model.checkpoint import TOKENIZER, WEIGHTS, load_model, save_model
 from tests.tiny import tiny_checkpoint, tiny_model
+
+INDEX = "model.safetensors.index.json"
 
 
 @pytest.fixture(scope="module")
@@ -95,8 +97,8 @@ def test_weights_that_do_not_fit_are_named(folder, change, line):
 @pytest.mark.parametrize(
     ("harm", "line"),
     [
-        (lambda folder: (folder / WEIGHTS).unlink(), r"lacks model\.safetensors"),
-        (lambda folder: (folder / WEIGHTS).rename(folder / "pytorch_model.bin"), "as pickles .* as safetensors"),
+        (lambda folder: (folder / WEIGHTS).unlink(), r"no weights .*model\.safetensors or pytorch_model\.bin"),
+        (lambda folder: (folder / WEIGHTS).rename(folder / "pytorch_model.bin"), "is no file of weights"),
         (lambda folder: (folder / WEIGHTS).write_bytes((folder / WEIGHTS).read_bytes()[:-9]), "cannot be read"),
         (lambda folder: (folder / INDEX).write_text("[]"), "not an index"),
         (lambda folder: (folder / INDEX).write_text("{"), "not an index"),

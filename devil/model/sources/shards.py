@@ -8,7 +8,7 @@ from pathlib import Path
 
 from devil.errors import CheckpointError
 from devil.model.sources.base import COPY_AGAIN, WeightSource
-from devil.model.sources.layered import Joined
+from devil.model.sources.joined import Joined
 
 
 def open_shards(folder: Path, name: str, open_file: Callable[[Path], WeightSource]) -> WeightSource:

@@ -1,4 +1,4 @@
-"""Sources made of others: several as one, and one without what is not wanted."""
+"""Several sources as one."""
 
 from __future__ import annotations
 
@@ -18,16 +18,3 @@ class Joined:
 
     def read(self, key: str) -> Tensor:
         return self._holder[key].read(key)
-
-
-class Without:
-    """A source without the keys that begin with `prefix`."""
-
-    def __init__(self, source: WeightSource, prefix: str):
-        self._source = source
-        self.entries: Mapping[str, Entry] = {
-            key: entry for key, entry in source.entries.items() if not key.startswith(prefix)
-        }
-
-    def read(self, key: str) -> Tensor:
-        return self._source.read(key)
