@@ -1,0 +1,180 @@
+"""Checkpoints of any size with random weights, for tests and benchmarks: `python -m devil.model.random_checkpoint`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import shutil
+import sys
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from devil.command import Flag, run_command
+from devil.config import PRESETS, DevilConfig, LanguageConfig, TokenConfig
+from devil.config_json import to_hf
+from devil.errors import OutputError, UsageError
+from devil.files import atomic_directory
+from devil.progress import Progress, ProgressBars, no_progress
+
+Size = Literal["2-layer", "0.5b", "7b"]
+Dtype = Literal["float16", "bfloat16", "float32"]
+
+_STORED = {"float16": "F16", "bfloat16": "BF16", "float32": "F32"}
+_BLOCK = 4_194_301  # random values that all tensors are cut from; prime, so that no two rows begin at the same one
+_WRITERS = ("o_proj.weight", "out_proj.weight", "down_proj.weight", "fc2.weight")  # write to the residual stream
+
+_SMALL = dataclasses.replace(PRESETS["tiny"], tokens=TokenConfig(), max_tokens=1024)
+SIZES: dict[Size, DevilConfig] = {
+    "2-layer": dataclasses.replace(
+        _SMALL, language=LanguageConfig(hidden=256, layers=2, heads=4, kv_heads=2, mlp=512, context=4096)
+    ),
+    "0.5b": dataclasses.replace(
+        _SMALL,
+        language=LanguageConfig(hidden=896, layers=24, heads=14, kv_heads=2, mlp=4864, vocab=151936, tied=True),
+    ),
+    "7b": PRESETS["7b"],
+}
+
+
+@dataclass(frozen=True)
+class RandomCheckpointOptions:
+    """Write a DEViL folder with random weights and a stand-in tokenizer, for tests and benchmarks.
+
+    The same options give the same bytes. Weights are scaled by their inputs, so activations stay small in float16.
+    """
+
+    output: Annotated[Path, tyro.conf.arg(metavar="DIR")]
+    """Folder to write; it must not exist yet."""
+
+    size: Size = "2-layer"
+    """2-layer: seconds to run. 0.5b: Qwen2.5-0.5B with a small vision encoder and detector. 7b: the published sizes."""
+
+    layers: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")] = None
+    """Decoder layers of the language model, where not the size's own number."""
+
+    dtype: Dtype = "float16"
+    """Type of the weights."""
+
+    shard_bytes: Annotated[int, tyro.conf.arg(metavar="BYTES")] = 5_000_000_000
+    """Weights beyond so many bytes are split into shards."""
+
+    seed: int = 0
+    """Everything random follows from it."""
+
+    json: Flag = False
+    """Print the result as one JSON document on the last line of stdout."""
+
+    debug: Flag = False
+    """Show the traceback of an error."""
+
+
+def write_random_checkpoint(options: RandomCheckpointOptions, progress: Progress = no_progress) -> DevilConfig:
+    """Writes the folder as a stream: memory does not grow with the model.
+
+    Args:
+        progress: is told the bytes written, and of how many.
+
+    Raises:
+        UsageError: a number that cannot be meant.
+        OutputError: something lies at the output path, or the disk has too little room.
+    """
+    from devil.model.fitting import empty_model
+    from devil.model.stand_in_tokenizer import stand_in_tokenizer
+    from devil.model.stream import total_bytes, write_shards
+
+    config = _config(options)
+    shapes = {name: tuple(weight.shape) for name, weight in empty_model(config).named_parameters()}
+    total = total_bytes(shapes, _STORED[options.dtype])
+    _check_room(options.output, total)
+    done = 0
+
+    def wrote(count: int) -> None:
+        nonlocal done
+        done += count
+        progress("bytes", done, total)
+
+    with atomic_directory(options.output) as folder:
+        (folder / "config.json").write_text(json.dumps(to_hf(config), indent=2) + "\n", encoding="utf-8")
+        stand_in_tokenizer().save(str(folder / "tokenizer.json"))
+        pieces = _pieces(shapes, config.language.layers, options)
+        write_shards(folder, shapes, _STORED[options.dtype], pieces, options.shard_bytes, wrote)
+    return config
+
+
+def _config(options: RandomCheckpointOptions) -> DevilConfig:
+    config = SIZES[options.size]
+    if options.shard_bytes < 1 or (options.layers is not None and options.layers < 1):
+        raise UsageError("--layers and --shard-bytes must be at least 1")
+    if options.layers is None:
+        return config
+    return dataclasses.replace(config, language=dataclasses.replace(config.language, layers=options.layers))
+
+
+def _check_room(output: Path, total: int) -> None:
+    if output.exists():
+        raise OutputError(f"{output} exists", "remove it or name another folder")
+    above = next(folder for folder in output.absolute().parents if folder.exists())
+    free = shutil.disk_usage(above).free
+    if free < total:
+        raise OutputError(
+            f"{output} needs {total / 1e9:.1f} GB and {free / 1e9:.1f} GB are free", "choose another disk"
+        )
+
+
+def _pieces(
+    shapes: dict[str, tuple[int, ...]], layers: int, options: RandomCheckpointOptions
+) -> Callable[[str], Iterator[memoryview]]:
+    """A function from a weight's name to its bytes, cut from blocks of random values."""
+    import torch
+
+    noise = torch.randn(_BLOCK, generator=torch.Generator().manual_seed(options.seed))
+    dtype = getattr(torch, options.dtype)
+
+    @lru_cache(maxsize=32)  # there are a dozen scales
+    def block(mean: float, deviation: float) -> memoryview:
+        return memoryview((noise * deviation + mean).to(dtype).view(torch.uint8).numpy())
+
+    def pieces(name: str) -> Iterator[memoryview]:
+        source = block(*_moments(name, shapes[name], layers))
+        start = zlib.crc32(name.encode()) % _BLOCK * dtype.itemsize
+        left = math.prod(shapes[name]) * dtype.itemsize
+        while left:
+            piece = source[start : start + left]
+            yield piece
+            left -= piece.nbytes
+            start = 0
+
+    return pieces
+
+
+def _moments(name: str, shape: tuple[int, ...], layers: int) -> tuple[float, float]:
+    """Mean and deviation of a weight: what keeps activations near one, as at the start of a training."""
+    if len(shape) > 1:
+        deviation = 1 / math.sqrt(math.prod(shape[1:]))
+        return 0.0, deviation / math.sqrt(2 * layers) if name.endswith(_WRITERS) else deviation
+    is_scale = name.endswith(".weight")  # of a norm: every other weight has two dimensions or more
+    return (1.0, 0.1) if is_scale else (0.0, 0.02)
+
+
+def main(args: list[str] | None = None) -> int:
+    return run_command(RandomCheckpointOptions, run, "python -m devil.model.random_checkpoint", args)
+
+
+def run(options: RandomCheckpointOptions) -> dict:
+    """Writes the folder, with a bar on stderr; returns what --json prints."""
+    with ProgressBars() as progress:
+        config = write_random_checkpoint(options, progress)
+    size = sum(path.stat().st_size for path in options.output.iterdir())
+    sys.stdout.write(f"{options.output} ({size / 1e9:.2f} GB, {config.language.layers} layers, {options.dtype})\n")
+    return {"checkpoint": str(options.output), "bytes": size, "layers": config.language.layers}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
