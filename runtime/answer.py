@@ -33,6 +33,8 @@ class Answer:
         problems: what the answer lacks, in plain words; empty when it is whole.
         timings: seconds per stage.
         run: bundle, precision and engine that answered.
+        decoding: how the words came about: `tokens` said, `steps` of the language model behind the prompt, tokens
+            `drafted` and `accepted` (docs/language.md).
         track: the tube's slot in every frame that the detector saw, inside the span or not; None without [BOX].
         origin: seconds of the file at which the span's 0 lies: where the segment that was asked about begins.
     """
@@ -46,6 +48,7 @@ class Answer:
     problems: tuple[str, ...]
     timings: Mapping[str, float]
     run: Mapping[str, str]
+    decoding: Mapping[str, int]
     track: Tube | None = None
     origin: float = 0.0
 
@@ -68,6 +71,7 @@ class Answer:
             "tube": _tube_values(self.tube) if self.tube else None,
             "problems": list(self.problems),
             "timings": {stage: round(seconds, 6) for stage, seconds in self.timings.items()},
+            "decoding": dict(self.decoding),
             "run": dict(self.run),
         }
 

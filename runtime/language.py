@@ -1,71 +1,27 @@
-"""The language loop: the prompt's prefix is read once per video; a sentence is a short prefill and greedy decoding.
+"""The language loop: a video's prefix is read once; sentences about it are read and answered side by side behind it.
 
-Slot i of the KV cache holds position i of the prompt. A sentence writes behind the prefix; the next one starts at the
-same slot and overwrites it, so the prefix is neither computed nor copied again.
+docs/language.md tells the whole of it. Slots are not positions: the slots of several sentences interleave, while every
+sentence's positions go on from the prefix's end, so each is computed as if it were asked alone.
 """
 
 from __future__ import annotations
 
+import functools
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
 from devil.config import DevilConfig
-from devil.errors import BundleError, EngineError, SentenceError, VideoError
+from devil.errors import BundleError, SentenceError, VideoError
+from devil.runtime.decoding import Decoding, Generation
+from devil.runtime.drafting import Draft, no_draft
 from devil.runtime.engines.base import GraphRunner
+from devil.runtime.packed_run import CACHE_STEP, CHUNK, PackedCache, Piece
+from devil.runtime.sampling import Sampling, chooser
+from devil.runtime.slots import SHARED
 
-CHUNK = 512  # most tokens of one prefill step
-SCORE_BYTES = 128 << 20  # a prefill step's attention scores [heads, S, T] stay below this
-CACHE_STEP = 256  # the cache grows by multiples of so many slots
-
-
-@dataclass(frozen=True)
-class Generation:
-    """What the language model said.
-
-    Attributes:
-        token_ids: generated ids, without the end token.
-        rsts: the RST of each generated [BOX], float32 [hidden].
-        finished: the model ended by itself; False where max_new_tokens stopped it.
-        steps: runs of the graph after the sentence's prefill.
-        prefill_seconds, decode_seconds: time of the sentence's prefill, and of the steps.
-    """
-
-    token_ids: tuple[int, ...]
-    rsts: tuple[np.ndarray, ...]
-    finished: bool
-    steps: int
-    prefill_seconds: float
-    decode_seconds: float
-
-    @property
-    def rst(self) -> np.ndarray | None:
-        """The first [BOX]'s RST, where there is one."""
-        return self.rsts[0] if self.rsts else None
-
-
-def causal_feeds(token_ids: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> dict[str, np.ndarray]:
-    """The language graph's index inputs for rows that continue at different slots with different numbers of tokens.
-
-    Args:
-        token_ids: int64 [B, S], padded on the right.
-        starts: int64 [B], slots already filled in each row.
-        lengths: int64 [B], tokens of each row that count; its last one is read out.
-
-    Padding writes to slots behind its row, where no token looks before a later step has overwritten them.
-    """
-    columns = np.arange(token_ids.shape[1])
-    positions = starts[:, None] + columns  # [B, S]
-    slots = np.arange(positions.max() + 1)
-    return {
-        "token_ids": token_ids,
-        "positions": positions,
-        "write_index": starts,
-        "mask": (slots <= positions[:, :, None])[:, None],
-        "output_index": lengths[:, None] - 1,
-    }
+TOGETHER = 32  # most sentences side by side: bounds the logits that are held at once
 
 
 class LanguageSession:
@@ -74,14 +30,26 @@ class LanguageSession:
     Args:
         runner: the loaded language graph; sessions may share it.
         config: the model.
-        capacity: slots of the KV cache to begin with; it grows as needed, up to the model's context.
+        capacity: slots of the KV cache to begin with; it grows as needed.
     """
 
     def __init__(self, runner: GraphRunner, config: DevilConfig, capacity: int = CACHE_STEP):
         self.config = config
-        self.length = 0  # slots the prefix fills
-        self._cache = runner.cache(rows=1, capacity=capacity)
-        self._table = np.zeros((1, config.language.hidden), np.float32)
+        self.length = 0  # slots and positions the prefix fills
+        self._packed = PackedCache(runner, config.language, capacity)
+
+    def check_prefix(self, length: int) -> None:
+        """Whether a prefix of so many tokens leaves room for an answer.
+
+        Raises:
+            VideoError: it does not.
+        """
+        needed, context = length + self.config.max_new_tokens, self.config.language.context
+        if needed > context:
+            raise VideoError(
+                f"the video and an answer need {needed} tokens, the model holds {context}",
+                "use fewer frames or fewer visual tokens",
+            )
 
     def prefill(
         self,
@@ -95,86 +63,79 @@ class LanguageSession:
         Args:
             token_ids: ids; `vocab + i` stands for row i of the visual table.
             visual_table: the video's visual tokens [V, hidden].
-            chunk: most tokens of one step; long prefixes take smaller steps by themselves.
-            on_chunk: called after every step with the tokens read so far and all tokens.
+            chunk: most tokens of one run; long prefixes take smaller ones by themselves.
+            on_chunk: called after every run with the tokens read so far and all tokens.
 
         Raises:
             VideoError: the prefix alone does not fit the model's context.
             BundleError: an id is neither in the vocabulary nor in the table.
         """
-        needed, context = len(token_ids) + self.config.max_new_tokens, self.config.language.context
-        if needed > context:
-            raise VideoError(
-                f"the video and an answer need {needed} tokens, the model holds {context}",
-                "use fewer frames or fewer visual tokens",
-            )
+        self.check_prefix(len(token_ids))
         began = time.perf_counter()
-        self.length, self._table = 0, visual_table
-        self._read(self._checked(token_ids), 0, chunk, on_chunk)
+        self.length, self._packed.table = 0, visual_table
+        self._packed.slots.clear()
+        ids = self._checked(token_ids)
+        try:
+            self._packed.run([Piece(SHARED, ids, 0, asked=0)], chunk, on_chunk)
+        except BaseException:
+            self._packed.slots.clear()  # half a prefix is none
+            raise
         self.length = len(token_ids)
         return time.perf_counter() - began
 
     def generate(
         self,
-        token_ids: Sequence[int],
+        prompts: Sequence[Sequence[int]],
         max_new_tokens: int | None = None,
-        on_token: Callable[[int], None] | None = None,
+        stop_ids: Iterable[int] = (),
+        sampling: Sampling | None = None,
+        draft: Draft = no_draft,
+        on_token: Callable[[int, int], None] | None = None,
         chunk: int = CHUNK,
-    ) -> Generation:
-        """Answers one sentence greedily, from the prefix on.
+    ) -> list[Generation]:
+        """Answers sentences together, each as if it were asked alone.
 
         Args:
-            token_ids: the prompt behind the prefix.
-            max_new_tokens: most tokens to generate; the config's by default.
-            on_token: called with every generated id.
+            prompts: what stands behind the prefix, per sentence.
+            max_new_tokens: most tokens of each answer; the config's by default.
+            stop_ids: tokens that end an answer, besides the model's end token.
+            sampling: how tokens are drawn; the most likely ones by default.
+            draft: guesses tokens, which are verified: it changes the number of steps and not the answers.
+            on_token: called with the sentence's index and the id, for every token as it is generated.
+            chunk: most tokens of one run.
 
         Raises:
-            SentenceError: nothing to read, or more than the model's context holds.
+            SentenceError: nothing to read, or more than the model's context holds; raised before anything is computed.
             BundleError: an id is neither in the vocabulary nor in the visual table.
             EngineError: the logits are not numbers.
         """
         limit = self.config.max_new_tokens if max_new_tokens is None else max_new_tokens
-        self._check_room(len(token_ids), limit)
-        began = time.perf_counter()
-        logits, hidden = self._read(self._checked(token_ids), self.length, chunk)
-        prefilled = time.perf_counter()
-        tokens, at_input = self.config.tokens, self.config.rst_position == "input"
-        generated: list[int] = []
-        rsts: list[np.ndarray] = []
-        start, steps, finished = self.length + len(token_ids), 0, False
-        while len(generated) < limit:
-            token = _most_likely(logits)
-            if token == tokens.end:
-                finished = True
-                break
-            generated.append(token)
-            if on_token is not None:
-                on_token(token)
-            if token == tokens.box and not at_input:
-                rsts.append(hidden)
-            # The last token is fed only for the hidden state at it.
-            if len(generated) == limit and not (token == tokens.box and at_input):
-                break
-            logits, hidden = self._step(np.array([token]), start)
-            start, steps = start + 1, steps + 1
-            if token == tokens.box and at_input:
-                rsts.append(hidden)
-        seconds = time.perf_counter() - prefilled
-        return Generation(tuple(generated), tuple(rsts), finished, steps, prefilled - began, seconds)
+        for index, prompt in enumerate(prompts):
+            self._check_sentence(len(prompt), limit, f"sentence {index + 1}: " if len(prompts) > 1 else "")
+            self._checked(prompt)
+        stops, generations = tuple(stop_ids), []
+        hear = on_token or (lambda _index, _token: None)
+        for first in range(0, len(prompts), TOGETHER):
+            decodings = [
+                Decoding(prompt, self.config, limit, stops, chooser(sampling), draft, functools.partial(hear, index))
+                for index, prompt in enumerate(prompts[first : first + TOGETHER], first)
+            ]
+            generations += self._answer(decodings, chunk)
+        return generations
 
-    def _check_room(self, new: int, limit: int) -> None:
+    def _check_sentence(self, new: int, limit: int, which: str) -> None:
         if new < 1:
-            raise SentenceError("the prompt behind the video is empty", "ask something")
+            raise SentenceError(f"{which}the prompt behind the video is empty", "ask something")
         needed, context = self.length + new + limit, self.config.language.context
         if needed > context:
             raise SentenceError(
-                f"the video, the sentence and its answer need {needed} tokens, the model holds {context}",
+                f"{which}the video, the sentence and its answer need {needed} tokens, the model holds {context}",
                 f"shorten the sentence by {needed - context} tokens, or use fewer frames",
             )
 
     def _checked(self, token_ids: Sequence[int]) -> np.ndarray:
         ids = np.asarray(token_ids, np.int64)
-        vocab, rows = self.config.language.vocab, len(self._table)
+        vocab, rows = self.config.language.vocab, len(self._packed.table)
         wrong = ids[(ids < 0) | (ids >= vocab + rows)]
         if wrong.size:
             raise BundleError(
@@ -183,48 +144,26 @@ class LanguageSession:
             )
         return ids
 
-    def _read(
-        self, ids: np.ndarray, start: int, chunk: int, on_chunk: Callable[[int, int], None] | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Prefill of `ids` from slot `start` on, in steps of bounded memory; the last token's logits and hidden."""
-        output = np.empty(0), np.empty(0)
-        end = start + len(ids)
-        self._reserve(end)
-        score_bytes = 4 * self.config.language.heads * max(end, 1)  # of one token
-        size = max(1, min(chunk, SCORE_BYTES // score_bytes))
-        for first in range(0, len(ids), size):
-            output = self._step(ids[first : first + size], start + first)
-            if on_chunk is not None:
-                on_chunk(min(first + size, len(ids)), len(ids))
-        return output
+    def _answer(self, decodings: list[Decoding], chunk: int) -> list[Generation]:
+        """Prefill and decoding of sentences side by side."""
+        began = time.perf_counter()
+        try:
+            self._advance(list(enumerate(decodings)), chunk)
+            prefilled = time.perf_counter()
+            while running := [(owner, decoding) for owner, decoding in enumerate(decodings) if decoding.running]:
+                self._advance(running, chunk)
+        finally:
+            self._packed.slots.keep_prefix()
+        decoded = time.perf_counter()
+        return [decoding.generation(prefilled - began, decoded - prefilled) for decoding in decodings]
 
-    def _step(self, ids: np.ndarray, start: int) -> tuple[np.ndarray, np.ndarray]:
-        """One run of the graph: logits [vocab] and hidden [hidden] after the last of `ids`."""
-        self._reserve(start + len(ids))
-        ids, table = self._visible(ids)
-        feeds = causal_feeds(ids[None], np.array([start]), np.array([len(ids)]))
-        outputs = self._cache.run({**feeds, "visual_table": table})
-        return outputs["logits"][0, 0], outputs["hidden"][0, 0]
-
-    def _visible(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """`ids` renumbered into the stretch of the visual table that they use.
-
-        On an accelerator the inputs travel with every step: a decoding step sends one row, not the whole video.
-        """
-        vocab = self.config.language.vocab
-        rows = ids[ids >= vocab] - vocab
-        if not rows.size:
-            return ids, self._table[:1] if len(self._table) else np.zeros((1, self.config.language.hidden), np.float32)
-        first, last = int(rows.min()), int(rows.max())
-        return np.where(ids >= vocab, ids - first, ids), self._table[first : last + 1]
-
-    def _reserve(self, slots: int) -> None:
-        if slots > self._cache.capacity:
-            self._cache.grow(-(-slots // CACHE_STEP) * CACHE_STEP)
-
-
-def _most_likely(logits: np.ndarray) -> int:
-    token = int(logits.argmax())  # of the first NaN, where there is one
-    if not np.isfinite(logits[token]):
-        raise EngineError("the language model's activations overflowed", "export with --precision fp32 or bf16")
-    return token
+    def _advance(self, running: list[tuple[int, Decoding]], chunk: int) -> None:
+        """One run for all of them; slots of wrong guesses and of answers that end here are given back."""
+        pieces = [
+            Piece(owner, decoding.fed, self.length + decoding.position, decoding.asked) for owner, decoding in running
+        ]
+        slots = self._packed.slots
+        for (owner, decoding), readout in zip(running, self._packed.run(pieces, chunk), strict=True):
+            slots.release(readout.slots[decoding.take(readout.logits, readout.hidden) :])
+            if not decoding.running:
+                slots.release_all_of(owner)

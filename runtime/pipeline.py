@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
 from devil.answer import Span, parse_span
 from devil.bundle import Bundle, open_bundle
 from devil.clip import load_clip
-from devil.config import level_shapes
 from devil.contract import contract
-from devil.preprocess import resize
 from devil.progress import Progress, no_progress
 from devil.prompt import PromptWriter
 from devil.runtime.answer import Answer
+from devil.runtime.batches import batches
+from devil.runtime.decoding import Generation
+from devil.runtime.drafting import answer_draft
 from devil.runtime.engines.base import Engine
 from devil.runtime.engines.onnxruntime import OnnxRuntimeEngine
 from devil.runtime.language import LanguageSession
 from devil.runtime.stopwatch import Stopwatch
-from devil.tube import Detections, SlotTracker, Tube, to_pixels
-from devil.video import iterate_frames
+from devil.runtime.tubes import TubeFinder
 
-_BATCH_PIXELS = 1 << 20  # detector frames go through the backbone in batches of about this many pixels
-_BATCH_PATCHES = 1 << 14  # and frames through the vision encoder in batches of about this many patches
+_BATCH_PATCHES = 1 << 14  # frames go through the vision encoder in batches of about this many patches
 
 
 class Grounder:
@@ -40,6 +39,7 @@ class Grounder:
 
         self.bundle, self.engine, self.config = bundle, engine, bundle.config
         self.writer = PromptWriter(bundle.tokenizer_path, bundle.config)
+        self.drafts = {is_image: answer_draft(self.writer, is_image) for is_image in (False, True)}
         specs = contract(bundle.config)
         self.vision, self.language, self.backbone, self.grounder = (
             engine.load(bundle.path(name), specs[name], bundle.precision)
@@ -77,10 +77,7 @@ class Grounder:
 
 
 class Video:
-    """One video (or image) that sentences can be asked about; made by `Grounder.encode`.
-
-    The detector's features are computed when a sentence first needs them and then kept.
-    """
+    """One video (or image) that sentences can be asked about; made by `Grounder.encode`."""
 
     def __init__(
         self, grounder: Grounder, path: str | os.PathLike, progress: Progress, segment: tuple[int, int] | None = None
@@ -90,36 +87,82 @@ class Video:
         progress("reading", 0, 1)
         with self._watch.stage("read"):
             self.clip = load_clip(path, grounder.config, grounder.bundle.manifest.frame_size, segment)
-        self._shapes = level_shapes(*self.clip.frames.shape[1:3])
-        self._features: dict[int, np.ndarray] = {}
+        self.tubes = TubeFinder(self.clip, grounder.backbone, grounder.grounder, progress)
+        prefix = self._prefix()
+        self._session = LanguageSession(grounder.language, grounder.config)
+        self._session.check_prefix(len(prefix))
         with self._watch.stage("vision"):
             table = self._visual_tokens()
         with self._watch.stage("prefill"):
-            self._session = LanguageSession(grounder.language, grounder.config)
-            self._session.prefill(self._prefix(), table)
+            self._session.prefill(prefix, table)
 
-    def ground(self, sentence: str, dense: bool = False, span_only: bool = False) -> Answer:
-        """Finds what the sentence describes.
+    def ground(
+        self,
+        sentence: str,
+        dense: bool = False,
+        span_only: bool = False,
+        on_text: Callable[[int, str], None] | None = None,
+    ) -> Answer:
+        """`ground_many` for one sentence."""
+        return self.ground_many([sentence], dense, span_only, on_text)[0]
+
+    def ground_many(
+        self,
+        sentences: Sequence[str],
+        dense: bool = False,
+        span_only: bool = False,
+        on_text: Callable[[int, str], None] | None = None,
+    ) -> list[Answer]:
+        """Finds what each sentence describes. The language model answers them side by side, each as if asked alone.
 
         Args:
-            sentence: in plain words.
+            sentences: in plain words.
             dense: a box on every decoded frame from the span's first sampled frame to its last; the linker then runs
                 over these frames alone.
             span_only: run the detector on the span's frames alone. Faster; the linker then starts at the span's first
                 frame, so the tube may follow another slot than linking the whole clip would.
+            on_text: called with a sentence's index and its answer so far, whenever a token joins it.
 
         Raises:
-            SentenceError: the sentence is empty or too long.
+            SentenceError: a sentence is empty or too long; nothing is computed then.
         """
-        grounder, watch = self._grounder, self._watch
         self._progress("answering", 0, 1)
+        watch = Stopwatch()
         with watch.stage("language"):
-            prompt = grounder.writer.instruction(sentence, self.clip.info.is_image)
-            said = self._session.generate(prompt)
+            generations = self._say(sentences, on_text)
+        answers = []
+        for sentence, said in zip(sentences, generations, strict=True):
+            # The first sentence pays for the video; what is done for all together is shared evenly.
+            self._watch.add("language", watch.seconds["language"] / len(sentences))
+            answers.append(self._answer(sentence, said, dense, span_only))
+            self._watch = Stopwatch()
+        return answers
+
+    def _say(self, sentences: Sequence[str], on_text: Callable[[int, str], None] | None) -> list[Generation]:
+        """What the language model says of each sentence."""
+        writer, is_image = self._grounder.writer, self.clip.info.is_image
+        draft = self._grounder.drafts[is_image]
+        heard: list[list[int]] = [[] for _ in sentences]
+
+        def on_token(index: int, token: int) -> None:
+            heard[index].append(token)
+            on_text(index, writer.decode(heard[index]))
+
+        prompts = [writer.instruction(sentence, is_image) for sentence in sentences]
+        generations = self._session.generate(prompts, draft=draft, on_token=on_token if on_text else None)
+        for said in generations:
+            if said.finished:
+                draft.learn(said.token_ids)
+        return generations
+
+    def _answer(self, sentence: str, said: Generation, dense: bool, span_only: bool) -> Answer:
+        """Words to span, RST to tube."""
+        grounder, watch = self._grounder, self._watch
         text = grounder.writer.decode(said.token_ids)
         span = None if self.clip.info.is_image else parse_span(text)
-        tube, track = (None, None) if said.rst is None else self._tubes(said.rst, span, dense, span_only, watch)
-        self._watch = Stopwatch()  # the first sentence pays for the video
+        tube = track = None
+        if said.rst is not None:
+            tube, track = self.tubes.find(said.rst, span, dense, span_only, watch)
         return Answer(
             info=self.clip.info,
             sentence=sentence,
@@ -134,6 +177,12 @@ class Video:
                 "precision": grounder.bundle.precision,
                 "engine": grounder.engine.name,
             },
+            decoding={
+                "tokens": len(said.token_ids),
+                "steps": said.steps,
+                "drafted": said.drafted,
+                "accepted": said.accepted,
+            },
             track=track,
             origin=self.clip.origin,
         )
@@ -146,65 +195,11 @@ class Video:
     def _visual_tokens(self) -> np.ndarray:
         """The kept visual tokens of all sampled frames, [V, hidden]."""
         clip, tokens = self.clip, []
-        for rows in _batches(len(clip.patches), clip.patches.shape[1], _BATCH_PATCHES):
+        for rows in batches(len(clip.patches), clip.patches.shape[1], _BATCH_PATCHES):
             self._progress("looking", rows.start, len(clip.patches))
             found = self._grounder.vision.run({"patches": clip.patches[rows], "positions": clip.positions})
             tokens.append(found["visual_tokens"][clip.kept[rows]])
         return np.concatenate(tokens)
-
-    def _tubes(
-        self, rst: np.ndarray, span: Span | None, dense: bool, span_only: bool, watch: Stopwatch
-    ) -> tuple[Tube, Tube]:
-        """The tube inside the span, and the same slot's in every frame that was looked at."""
-        clip, tracker = self.clip, SlotTracker()
-        inside = clip.rows_in_span(span)
-        if dense and not clip.info.is_image:
-            indices = np.arange(clip.indices[inside[0]], clip.indices[inside[-1]] + 1)
-            tracked, features = indices, self._video_features(indices, watch)
-        else:
-            indices = clip.indices[inside]
-            seen = inside if span_only else np.arange(len(clip.frames))
-            tracked, features = clip.indices[seen], self._clip_features(seen, watch)
-        for batch in features:
-            detections = self._ask(batch, rst, watch)
-            with watch.stage("link"):
-                tracker.add(detections)
-        rows = np.searchsorted(tracked, indices)
-        boxes, scores = tracker.track(rows)
-        times = np.array([float(clip.info.times[index]) for index in tracked])
-        track = Tube(tracked, times, to_pixels(boxes, clip.info.width, clip.info.height), scores)
-        return track.at(rows), track
-
-    def _clip_features(self, seen: np.ndarray, watch: Stopwatch) -> Iterator[np.ndarray]:
-        """Features [N, L, C] of the rows `seen` of the sampled frames, batch by batch; computed once per row."""
-        frames = self.clip.frames
-        for part in _batches(len(seen), frames[0].size // 3, _BATCH_PIXELS):
-            self._progress("detecting", part.start, len(seen))
-            rows = seen[part].tolist()
-            missing = [row for row in rows if row not in self._features]
-            if missing:
-                with watch.stage("backbone"):
-                    found = self._grounder.backbone.run({"frames": frames[missing]})["features"]
-                self._features.update(zip(missing, found, strict=True))
-            yield np.stack([self._features[row] for row in rows])
-
-    def _video_features(self, indices: np.ndarray, watch: Stopwatch) -> Iterator[np.ndarray]:
-        """Features [N, L, C] of frames of the file, read and forgotten batch by batch."""
-        size, waiting = self.clip.frames.shape[1:3], []
-        for done, (_, frame) in enumerate(iterate_frames(self.clip.info, indices.tolist()), 1):
-            waiting.append(resize(frame, size, "bilinear"))
-            if len(waiting) * size[0] * size[1] >= _BATCH_PIXELS or done == len(indices):
-                self._progress("detecting", done, len(indices))
-                with watch.stage("backbone"):
-                    features = self._grounder.backbone.run({"frames": np.stack(waiting)})["features"]
-                waiting = []
-                yield features
-
-    def _ask(self, features: np.ndarray, rst: np.ndarray, watch: Stopwatch) -> Detections:
-        with watch.stage("grounder"):
-            shapes = np.array(self._shapes, np.int64)
-            found = self._grounder.grounder.run({"features": features, "level_shapes": shapes, "rst": rst})
-        return Detections(found["logits"], found["boxes"], found["embeddings"])
 
     def _problems(self, span: Span | None, has_box: bool, finished: bool) -> Iterator[str]:
         """What a reader of the answer must know."""
@@ -219,9 +214,3 @@ class Video:
             yield "the answer tells no span" + (", so the tube covers the whole video" if has_box else "")
         elif span.end > end:
             yield f"the span {'begins' if span.start > end else 'ends'} after the video's end at {end:.1f} s"
-
-
-def _batches(count: int, size: int, budget: int) -> Iterator[slice]:
-    """Slices over `count` items of `size` each, at most `budget` together but at least one."""
-    step = max(1, budget // size)
-    return (slice(start, min(start + step, count)) for start in range(0, count, step))

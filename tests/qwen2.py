@@ -63,6 +63,28 @@ def language_runner(folder, config, precision="fp32"):
     return OnnxRuntimeEngine(threads=1).load(path, spec, precision)
 
 
+def causal_feeds(token_ids, starts, lengths):
+    """The language graph's index inputs for rows that continue at different slots with different numbers of tokens.
+
+    Args:
+        token_ids: int64 [B, S], padded on the right.
+        starts: int64 [B], slots already filled in each row.
+        lengths: int64 [B], tokens of each row that count; its last one is read out.
+
+    Padding writes to slots behind its row, where no token looks before a later step has overwritten them.
+    """
+    columns = np.arange(token_ids.shape[1])
+    positions = starts[:, None] + columns  # [B, S]
+    slots = np.arange(positions.max() + 1)
+    return {
+        "token_ids": token_ids,
+        "positions": positions,
+        "write_index": starts,
+        "mask": (slots <= positions[:, :, None])[:, None],
+        "output_index": lengths[:, None] - 1,
+    }
+
+
 def prompt(config, length, visual_rows, seed=0):
     """Ids of which a stretch stands for the rows of a visual table, and that table."""
     random = np.random.default_rng(seed)

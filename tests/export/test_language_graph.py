@@ -10,8 +10,7 @@ from devil.contract import PRECISIONS, contract
 from devil.errors import CheckpointError
 from devil.export.language import build_language
 from devil.export.onnx_file import save_model
-from devil.runtime.language import causal_feeds
-from tests.qwen2 import CONFIGS, build, expected, language_runner, prompt
+from tests.qwen2 import CONFIGS, build, causal_feeds, expected, language_runner, prompt
 
 CAPACITY = 96
 

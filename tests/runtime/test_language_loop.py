@@ -9,6 +9,7 @@ import torch
 from devil.config import TokenConfig
 from devil.errors import BundleError, EngineError, SentenceError, VideoError
 from devil.runtime.language import LanguageSession
+from devil.runtime.packed_run import Piece
 from tests.qwen2 import CONFIGS, devil_config, expected, language_runner, prompt, reference
 
 NAMES = list(CONFIGS)
@@ -22,6 +23,12 @@ def runners(tmp_path_factory):
 
 def session(runners, name, **changes):
     return LanguageSession(runners[name], devil_config(CONFIGS[name], **changes))
+
+
+def said(talk, ids, **options):
+    """The answer to one sentence."""
+    (answer,) = talk.generate([ids], **options)
+    return answer
 
 
 def greedy(config, ids, table, count):
@@ -43,7 +50,7 @@ def test_greedy_tokens_equal_the_reference(name, runners):
     talk = session(runners, name)
     talk.prefill(ids[:30], table)
     heard = []
-    answer = talk.generate(ids[30:], max_new_tokens=32, on_token=heard.append)
+    (answer,) = talk.generate([ids[30:]], max_new_tokens=32, on_token=lambda _, token: heard.append(token))
     theirs = greedy(config, ids, table, 32)
     assert answer.token_ids + (0,) * answer.finished == theirs
     assert tuple(heard) == answer.token_ids
@@ -56,12 +63,16 @@ def test_chunks_do_not_change_the_answer(chunk, runners):
     whole, chunked = session(runners, "head_dim 8"), session(runners, "head_dim 8")
     whole.prefill(ids[:45], table)
     chunked.prefill(ids[:45], table, chunk=chunk)
-    for ours, theirs in zip(chunked._read(ids[45:], 45, chunk), whole._read(ids[45:], 45, 1000), strict=True):
-        np.testing.assert_allclose(ours, theirs, atol=2e-5)
+    (ours,), (theirs,) = (
+        talk._packed.run([Piece(0, ids[45:], 45, asked=9)], size) for talk, size in ((chunked, chunk), (whole, 1000))
+    )
+    assert ours.logits.shape == (9, 101)
+    np.testing.assert_allclose(ours.logits, theirs.logits, atol=2e-5)
+    np.testing.assert_allclose(ours.hidden, theirs.hidden, atol=2e-5)
 
 
 def test_long_prefixes_take_smaller_steps_so_that_scores_stay_bounded(runners, monkeypatch):
-    monkeypatch.setattr("devil.runtime.language.SCORE_BYTES", 4 * 6 * 40 * 3)  # 3 tokens against 40 slots, 6 heads
+    monkeypatch.setattr("devil.runtime.packed_run.SCORE_BYTES", 4 * 6 * 40 * 3)  # 3 tokens against 40 slots, 6 heads
     ids, table = prompt(CONFIGS["head_dim 8"], 40, 9)
     talk = session(runners, "head_dim 8")
     heard = []
@@ -75,33 +86,33 @@ def test_a_second_sentence_equals_a_fresh_session(name, runners):
     long, short = prompt(CONFIGS[name], 21, 0, seed=5)[0], prompt(CONFIGS[name], 6, 0, seed=6)[0]
     used, fresh = session(runners, name), session(runners, name)
     used.prefill(ids, table)
-    first = used.generate(long)
-    second = used.generate(short)
+    first = said(used, long)
+    second = said(used, short)
     fresh.prefill(ids, table)
-    assert second.token_ids == fresh.generate(short).token_ids
-    assert used.generate(long).token_ids == first.token_ids
+    assert second.token_ids == said(fresh, short).token_ids
+    assert said(used, long).token_ids == first.token_ids
 
 
 def test_a_new_prefix_replaces_the_old_one(runners):
     config = CONFIGS["head_dim 64"]
     talk, fresh = session(runners, "head_dim 64"), session(runners, "head_dim 64")
     talk.prefill(*prompt(config, 50, 20, seed=1))
-    talk.generate([2, 3])
+    said(talk, [2, 3])
     ids, table = prompt(config, 30, 7, seed=2)
     talk.prefill(ids, table)
     fresh.prefill(ids, table)
-    assert talk.generate([4, 5]).token_ids == fresh.generate([4, 5]).token_ids
+    assert said(talk, [4, 5]).token_ids == said(fresh, [4, 5]).token_ids
 
 
 def test_the_cache_grows_and_keeps_what_it_holds(runners, monkeypatch):
-    monkeypatch.setattr("devil.runtime.language.CACHE_STEP", 8)
+    monkeypatch.setattr("devil.runtime.packed_run.CACHE_STEP", 8)
     config = CONFIGS["head_dim 8"]
     ids, table = prompt(config, 41, 9)
     grown = LanguageSession(runners["head_dim 8"], devil_config(config), capacity=3)
     grown.prefill(ids[:30], table, chunk=4)
-    answer = grown.generate(ids[30:])
+    answer = said(grown, ids[30:])
     assert answer.token_ids + (0,) * answer.finished == greedy(config, ids, table, 32)
-    assert grown._cache.capacity == 72  # 41 + 31 slots, in steps of 8
+    assert grown._packed.cache.capacity == 72  # 41 + 31 slots, in steps of 8
 
 
 def test_a_prompt_without_visual_tokens(runners):
@@ -109,29 +120,29 @@ def test_a_prompt_without_visual_tokens(runners):
     ids, _ = prompt(config, 20, 0)
     none = np.zeros((0, config.hidden), np.float32)
     talk = session(runners, "head_dim 8")
-    answer = talk.generate(ids)  # no prefix either
+    answer = said(talk, ids)  # no prefix either
     assert answer.token_ids + (0,) * answer.finished == greedy(config, ids, none, 32)
     talk.prefill(ids[:7], none)
-    assert talk.generate(ids[7:]).token_ids == answer.token_ids
+    assert said(talk, ids[7:]).token_ids == answer.token_ids
 
 
-def said(runners, tokens, ids, table, limit, **changes):
+def meaning(runners, tokens, ids, table, limit, **changes):
     """What 'head_dim 8' says when those are the tokens that carry meaning."""
     talk = session(runners, "head_dim 8", tokens=tokens, **changes)
     talk.prefill(ids[:30], table)
-    return talk.generate(ids[30:], max_new_tokens=limit)
+    return said(talk, ids[30:], max_new_tokens=limit)
 
 
 def test_the_rst_is_the_hidden_state_that_predicts_or_that_reads_box(runners):
     config = CONFIGS["head_dim 8"]
     ids, table = prompt(config, 41, 9)
-    plain = said(runners, TokenConfig(end=0, box=1), ids, table, 12).token_ids
+    plain = meaning(runners, TokenConfig(end=0, box=1), ids, table, 12).token_ids
     assert len(plain) == 12
     box = plain[5]
     first = plain.index(box)
     _, hidden = expected(config, np.concatenate([ids, plain]), table)
     for position, offset in (("predict", 0), ("input", 1)):
-        answer = said(runners, TokenConfig(end=0, box=box), ids, table, 12, rst_position=position)
+        answer = meaning(runners, TokenConfig(end=0, box=box), ids, table, 12, rst_position=position)
         assert answer.token_ids == plain
         assert len(answer.rsts) == plain.count(box)
         np.testing.assert_allclose(answer.rst, hidden[len(ids) - 1 + first + offset], atol=1e-4)
@@ -141,22 +152,22 @@ def test_the_rst_is_the_hidden_state_that_predicts_or_that_reads_box(runners):
 def test_a_box_that_is_the_last_token_still_has_its_rst(runners):
     config = CONFIGS["head_dim 8"]
     ids, table = prompt(config, 41, 9)
-    plain = said(runners, TokenConfig(end=0, box=1), ids, table, 12).token_ids
+    plain = meaning(runners, TokenConfig(end=0, box=1), ids, table, 12).token_ids
     _, hidden = expected(config, np.concatenate([ids, plain]), table)
     first = plain.index(plain[5])
-    answer = said(runners, TokenConfig(end=0, box=plain[5]), ids, table, first + 1, rst_position="input")
+    answer = meaning(runners, TokenConfig(end=0, box=plain[5]), ids, table, first + 1, rst_position="input")
     assert answer.token_ids == plain[: first + 1]
     np.testing.assert_allclose(answer.rst, hidden[len(ids) + first], atol=1e-4)
 
 
 def test_the_end_token_stops_and_is_not_part_of_the_answer(runners):
     ids, table = prompt(CONFIGS["head_dim 8"], 41, 9)
-    plain = said(runners, TokenConfig(end=0, box=1), ids, table, 12).token_ids
+    plain = meaning(runners, TokenConfig(end=0, box=1), ids, table, 12).token_ids
     first = plain.index(plain[7])
-    answer = said(runners, TokenConfig(end=plain[7], box=1), ids, table, 12)
+    answer = meaning(runners, TokenConfig(end=plain[7], box=1), ids, table, 12)
     assert (answer.token_ids, answer.finished) == (plain[:first], True)
     assert answer.rst is None
-    cut = said(runners, TokenConfig(end=0, box=1), ids, table, 3)
+    cut = meaning(runners, TokenConfig(end=0, box=1), ids, table, 3)
     assert (cut.token_ids, cut.finished, cut.steps) == (plain[:3], False, 2)
 
 
@@ -168,10 +179,10 @@ def test_what_does_not_fit_the_context_is_refused_before_it_is_computed(runners)
         talk.prefill(ids, table)
     talk.prefill(ids[:50], table)
     with pytest.raises(SentenceError, match=r"need 65 tokens, the model holds 64.*shorten the sentence by 1 token"):
-        talk.generate(ids[50:55])
-    assert len(talk.generate(ids[50:54]).token_ids) > 0
+        talk.generate([ids[50:55]])
+    assert len(said(talk, ids[50:54]).token_ids) > 0
     with pytest.raises(SentenceError, match="empty"):
-        talk.generate([])
+        talk.generate([[]])
 
 
 def test_an_id_that_means_nothing_is_refused(runners):
@@ -180,19 +191,19 @@ def test_an_id_that_means_nothing_is_refused(runners):
     talk.prefill(*prompt(config, 20, 4))
     for wrong in (-1, config.vocab + 4):
         with pytest.raises(BundleError, match=f"token id {wrong} is neither"):
-            talk.generate([2, wrong])
+            talk.generate([[2, wrong]])
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_overflow_is_an_error_and_not_an_answer(value, runners, monkeypatch):
     talk = session(runners, "head_dim 8")
-    run = talk._cache.run
+    run = talk._packed.cache.run
 
     def overflowing(feeds):
         outputs = run(feeds)
         outputs["logits"][..., 7] = value
         return outputs
 
-    monkeypatch.setattr(talk._cache, "run", overflowing)
+    monkeypatch.setattr(talk._packed.cache, "run", overflowing)
     with pytest.raises(EngineError, match="overflowed: export with --precision fp32 or bf16"):
-        talk.generate([2, 3])
+        said(talk, [2, 3])

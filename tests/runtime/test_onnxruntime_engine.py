@@ -10,8 +10,7 @@ from devil.contract import contract
 from devil.errors import EngineError, MissingPackageError
 from devil.export.onnx_file import save_model
 from devil.runtime.engines.onnxruntime import OnnxRuntimeEngine
-from devil.runtime.language import causal_feeds
-from tests.qwen2 import CONFIGS, build, language_runner
+from tests.qwen2 import CONFIGS, build, causal_feeds, language_runner
 
 CONFIG = CONFIGS["head_dim 8"]
 SPEC = contract(DevilConfig(language=CONFIG))["language"]

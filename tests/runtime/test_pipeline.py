@@ -85,10 +85,10 @@ def test_a_dense_tube_has_a_box_on_every_decoded_frame_of_the_span(video):
 def test_span_only_asks_the_detector_about_the_span_alone(grounder, clip_path):
     video = grounder.encode(clip_path)
     answer = video.ground(SENTENCES[0], span_only=True)
-    assert sorted(video._features) == video.clip.rows_in_span(answer.span).tolist()
+    assert sorted(video.tubes.features) == video.clip.rows_in_span(answer.span).tolist()
     whole = video.ground(SENTENCES[0])
     assert whole.tube.frames.tolist() == answer.tube.frames.tolist()
-    assert len(video._features) == len(video.clip.frames)
+    assert len(video.tubes.features) == len(video.clip.frames)
 
 
 def test_a_second_sentence_pays_for_nothing_of_the_video(grounder, clip_path):

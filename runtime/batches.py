@@ -1,0 +1,11 @@
+"""Work cut into batches of bounded size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+
+def batches(count: int, size: int, budget: int) -> Iterator[slice]:
+    """Slices over `count` items of `size` each, at most `budget` together but at least one."""
+    step = max(1, budget // size)
+    return (slice(start, min(start + step, count)) for start in range(0, count, step))
