@@ -96,14 +96,29 @@ def shapes_before(packed: Packed, owner: np.ndarray, rows: np.ndarray) -> Tensor
 
 
 def places_kept(packed: Packed, labels: TokenLabels, rows: np.ndarray) -> Tensor:
-    """[B, R, S]: for visual tokens at places `rows` [B, R], their shape in the frame before, if it has stayed in place.
+    """[B, R, S]: for visual tokens at places `rows` [B, R], their shape in the earlier frames of its present rest.
 
-    Otherwise the sequence's first token, which stands for "nowhere". To compare two places is what attention does by
-    itself; a feed-forward layer takes thousands of steps to learn it.
+    Where it does not rest, the sequence's first token, which stands for "nowhere". To compare two places is what
+    attention does by itself; a feed-forward layer takes thousands of steps to learn it.
     """
-    stayed = np.zeros(packed.token_ids.shape, bool)
-    stayed[packed.is_visual] = (labels.had & ~labels.moved).reshape(-1)
-    stays = stayed[np.arange(len(rows))[:, None], rows]
-    wanted = shapes_before(packed, labels.owner, rows).numpy() & stays[..., None]
+    since = np.full(packed.token_ids.shape, -1)
+    since[packed.is_visual] = _resting_since(labels).reshape(-1)
+    shown = np.full(packed.token_ids.shape, -1)
+    shown[packed.is_visual] = labels.owner.reshape(-1)
+    clip = np.arange(len(rows))[:, None]
+    wanted = shown[:, None] == shown[clip, rows][..., None]
+    wanted &= since[:, None] == since[clip, rows][..., None]
+    wanted &= packed.frame_of[:, None] < packed.frame_of[clip, rows][..., None]
     wanted[..., 0] = ~wanted.any(-1)
     return torch.from_numpy(wanted)
+
+
+def _resting_since(labels: TokenLabels) -> np.ndarray:
+    """The frame since when each token's shape has been where it is, int64 [B, T, G]."""
+    frames = labels.owner.shape[1]
+    since = np.broadcast_to(np.arange(frames)[:, None], labels.owner.shape).copy()
+    for frame in range(1, frames):
+        same = labels.owner[:, frame] == labels.owner[:, frame - 1]
+        rests = same & labels.had[:, frame] & ~labels.moved[:, frame]
+        since[:, frame] = np.where(rests, since[:, frame - 1], frame)
+    return since

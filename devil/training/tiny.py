@@ -103,6 +103,7 @@ class Course:
         from devil.model.devil import DevilModel
         from devil.prompt import PromptWriter
         from devil.training.beginning import begin
+        from devil.training.comparison import begin_comparison
         from devil.training.teaching import TeachingObjective
         from devil.training.tokenizer import tiny_tokenizer
         from devil.training.warmup import WarmupObjective
@@ -117,6 +118,7 @@ class Course:
         begin(model, writer)
         finding = WarmupObjective(model.detector)
         teaching = TeachingObjective(model, finding.referents, {})
+        begin_comparison(model, teaching.symbols, writer.video_prefix([0.0], [1])[0])
         return cls(folder, tokenizer, model, teaching, finding, _plans(config, writer))
 
     def train(self, phase: Phase, steps: int) -> None:

@@ -1,6 +1,7 @@
 """What synthetic clips teach: labels, which tokens attention is led to, and the tokenizer."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,11 +12,21 @@ from devil.data.dice import Dice
 from devil.model.devil import DevilModel
 from devil.prompt import BOX, IMAGE, QUERY_END, QUERY_START, TURN_END, PromptWriter, stvg_answer, timestamp
 from devil.training.beginning import begin
+from devil.training.comparison import LAYER, begin_comparison
 from devil.training.gallery import gallery
 from devil.training.heads import ReferentHeads
-from devil.training.hints import evidence, own_times, shapes_before, some_owned, wanted_frames, wanted_shapes
+from devil.training.hints import (
+    evidence,
+    own_times,
+    places_kept,
+    shapes_before,
+    some_owned,
+    wanted_frames,
+    wanted_shapes,
+)
 from devil.training.joint import JointObjective, draw_window
 from devil.training.labels import TokenLabels
+from devil.training.language import attention_rows, language_pass
 from devil.training.samples import clip_sample, sample_of
 from devil.training.symbols import SymbolTokens
 from devil.training.teaching import (
@@ -25,6 +36,7 @@ from devil.training.teaching import (
     START,
     TeachingObjective,
     draw_gallery,
+    draw_symbols,
     draw_teaching,
     referents,
 )
@@ -250,3 +262,50 @@ def test_an_imperfect_eye_misreads_what_rests_the_same_way_in_every_frame():
     assert resting.any()
     assert on_its_way.any()
     assert change[resting].max() < 0.2 < change[on_its_way].min()
+
+
+def test_two_heads_begin_by_finding_what_rests_and_nothing_else(writer):
+    config = PRESETS["tiny"]
+    torch.manual_seed(0)
+    model, symbols = DevilModel(config), SymbolTokens(config.language.hidden)
+    begin(model, writer)
+    begin_comparison(model, symbols, writer.video_prefix([0.0], [1])[0])
+    batch = draw_symbols(0, config, writer, clips=4, questions=2)
+    rows = some_owned(batch.packed, batch.labels.owner, 40)
+    with torch.no_grad():
+        output = language_pass(model, batch.packed, symbols.noisy(batch.labels).flatten(0, 2))
+        attention = attention_rows(model, output, batch.packed, LAYER, torch.from_numpy(rows)).exp()
+    kept = places_kept(batch.packed, batch.labels, rows)
+    rests = ~kept[..., 0]
+    on_kept = (attention[:, 2:] * kept[:, None]).sum(-1).mean(1)
+    assert on_kept[rests].mean() > 0.8  # of the attention of a shape that rests goes to where it has rested
+    assert on_kept[~rests].mean() > 0.2  # and some of one that moves to the first token, of hundreds
+    assert attention[:, 2:, :, 0].mean(1)[rests].mean() < 0.2
+    torch.manual_seed(0)
+    begin(plain := DevilModel(config), writer)
+    with torch.no_grad():
+        output = language_pass(plain, batch.packed, symbols.noisy(batch.labels).flatten(0, 2))
+        attention = attention_rows(plain, output, batch.packed, LAYER, torch.from_numpy(rows)).exp()
+    assert (attention[:, 2:] * kept[:, None]).sum(-1).mean(1)[rests].mean() < 0.3
+
+
+def test_a_place_is_kept_from_the_frame_where_the_rest_began():
+    batch = clip_sample(5, PRESETS["tiny"], "1:1", 96)
+    labels = TokenLabels(**{name: value[None] for name, value in vars(batch.labels).items()})
+    frames, tokens = labels.owner.shape[1:]
+    packed = SimpleNamespace(
+        token_ids=np.zeros((1, frames * tokens), int),
+        is_visual=np.ones((1, frames * tokens), bool),
+        frame_of=np.repeat(np.arange(frames), tokens)[None],
+    )
+    rows = np.flatnonzero(labels.owner[0].reshape(-1) >= 0)[None]
+    kept = places_kept(packed, labels, rows)[0].numpy()
+    for row, place in enumerate(rows[0]):
+        frame, cell = divmod(int(place), tokens)
+        wanted = set()
+        while labels.had[0, frame, cell] and not labels.moved[0, frame, cell]:
+            if labels.owner[0, frame - 1, cell] != labels.owner[0, frame, cell]:
+                break
+            frame -= 1
+            wanted.add(frame * tokens + cell)
+        assert set(np.flatnonzero(kept[row])) == (wanted or {0})
