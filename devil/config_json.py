@@ -86,10 +86,10 @@ def load_config(folder: str | os.PathLike) -> DevilConfig:
         CheckpointError: no readable `config.json` there, or not DEViL's.
     """
     folder = Path(folder)
-    values = _read_json(folder / "config.json")
+    values = read_json(folder / "config.json")
     preprocessor = folder / "preprocessor_config.json"
     if preprocessor.exists():
-        found = {key: value for key, value in _read_json(preprocessor).items() if key in ("image_mean", "image_std")}
+        found = {key: value for key, value in read_json(preprocessor).items() if key in ("image_mean", "image_std")}
         values["vision_encoder_config"] = dict(values.get("vision_encoder_config") or {}) | found
     return from_hf(values)
 
@@ -110,7 +110,12 @@ def _parsed(values: dict[str, Any]) -> DevilConfig:
     return dataclasses.replace(default, vision=vision, language=language, detector=detector, tokens=tokens, **top)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object of a checkpoint's file.
+
+    Raises:
+        CheckpointError: it is absent, or no JSON object.
+    """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 from collections.abc import Collection
-from pathlib import Path
 from typing import Literal, get_args
 
 import torch
@@ -18,6 +17,7 @@ from devil.errors import CheckpointError
 from devil.files import atomic_directory
 from devil.model.devil import DevilModel
 from devil.model.fitting import EMBEDDING, HEAD, check_weights, empty_model
+from devil.model.hub import local_folder
 from devil.model.weights import WeightSource, open_weights
 
 WEIGHTS = "model.safetensors"
@@ -33,21 +33,24 @@ _PREFIXES: dict[str, Part] = {
 }
 
 
-def load_model(folder: str | os.PathLike, parts: Collection[Part] = PARTS) -> DevilModel:
-    """The model of a checkpoint folder, float32, in evaluation mode.
+def load_model(
+    folder: str | os.PathLike, parts: Collection[Part] = PARTS, base: str | os.PathLike | None = None
+) -> DevilModel:
+    """The model of a checkpoint folder (or of an id of the Hub), float32, in evaluation mode.
 
     Weights are read one at a time, so the whole costs the parts' own float32 size and one tensor more.
 
     Args:
         parts: what to load: the language model, the vision encoder with its projector, the detector. The weights of
             what is left out stay on the meta device, without memory; such a part cannot be run.
+        base: of an unmerged folder, see `open_weights`.
 
     Raises:
         CheckpointError: a file is missing or broken, a key is missing, unexpected or misshapen (in any part), or a
             weight that was read holds values that are no numbers.
     """
-    folder = Path(folder)
-    source = open_weights(folder)
+    folder = local_folder(folder)
+    source = open_weights(folder, base)
     config = load_config(folder)
     check_weights(source, config, folder)
     model = empty_model(config)

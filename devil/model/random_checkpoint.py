@@ -123,9 +123,8 @@ def _check_room(output: Path, total: int) -> None:
     above = next(folder for folder in output.absolute().parents if folder.exists())
     free = shutil.disk_usage(above).free
     if free < total:
-        raise OutputError(
-            f"{output} needs {total / 1e9:.1f} GB and {free / 1e9:.1f} GB are free", "choose another disk"
-        )
+        needed = f"{total / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB free"
+        raise OutputError(f"cannot write {output} ({needed})", "free some space or choose another output path")
 
 
 def _pieces(

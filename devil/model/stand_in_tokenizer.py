@@ -56,5 +56,5 @@ def stand_in_tokenizer() -> Tokenizer:
 
 
 def _dialogue() -> str:
-    prompts = f"user\nTime 0.0s:,Time 0.5s:\n{stvg_instruction(' ')}\n{image_instruction(' ')}\nassistant\n"
+    prompts = f"user\nTime 0.0s:\n,Time 0.5s:\n{stvg_instruction(' ')}\n{image_instruction(' ')}\nassistant\n"
     return prompts + f"{stvg_answer(0, 1)}\n{image_answer()}"

@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from devil.config_json import read_json
 from devil.errors import CheckpointError
-from devil.model.detector.published import own_name
+from devil.model.adapters import base_of, is_unmerged, open_unmerged
+from devil.model.hub import local_folder
+from devil.model.layouts import LAYOUTS, Rename
 from devil.model.sources.base import COPY_AGAIN, Entry, Place, WeightSource
 from devil.model.sources.pickle_file import PickleFile
 from devil.model.sources.renamed import Renamed
@@ -16,42 +19,47 @@ from devil.model.sources.shards import open_shards
 __all__ = ["Entry", "Place", "WeightSource", "open_weights"]
 
 _FORMATS = {"model.safetensors": SafetensorsFile, "pytorch_model.bin": PickleFile}
-_TRAINING_ONLY = "model.criterion."
-_DETECTOR = "model.g_dino."
 
 
-def open_weights(folder: str | os.PathLike) -> WeightSource:
-    """The weights of a checkpoint folder, by DEViL's keys, without reading any.
+def open_weights(folder: str | os.PathLike, base: str | os.PathLike | None = None) -> WeightSource:
+    """The weights of a folder by DEViL's keys, without reading any.
 
-    Raises:
-        CheckpointError: no weights are there, or their files are broken.
-    """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise CheckpointError(f"{folder} is not a folder", "name a folder that holds a DEViL checkpoint")
-    return Renamed(open_files(folder), _devil_key)
+    Safetensors (every entry has its place) and pickles, in one file or shards with an index; an unmerged folder with
+    its LoRA adapter is merged while it is read. The config.json tells whose names the files use, see `LAYOUTS`.
 
-
-def open_files(folder: Path) -> WeightSource:
-    """The weights of a folder under the names that its files have, safetensors before pickles.
+    Args:
+        folder: a folder, or an id of the Hub.
+        base: of an unmerged folder, where it lies elsewhere than its adapter_config.json says.
 
     Raises:
-        CheckpointError: no weights are there, or their files are broken.
+        CheckpointError: no weights are there, their files are broken, or the adapter does not fit its base.
     """
-    for name, open_file in _FORMATS.items():
-        if (folder / name).is_file() or (folder / f"{name}.index.json").is_file():
-            return open_shards(folder, name, open_file)
+    folder = local_folder(folder)
+    format_name = next((name for name in _FORMATS if _holds(folder, name)), None)
+    if is_unmerged(folder):
+        if format_name is not None:
+            raise CheckpointError(f"{folder} holds an adapter and whole weights", "keep them in folders of their own")
+        return open_unmerged(folder, open_weights(base or base_of(folder)))
+    if format_name is None:
+        raise _nothing(folder)
+    return Renamed(open_shards(folder, format_name, _FORMATS[format_name]), _layout(folder))
+
+
+def _holds(folder: Path, name: str) -> bool:
+    return (folder / name).is_file() or (folder / f"{name}.index.json").is_file()
+
+
+def _layout(folder: Path) -> Rename:
+    model_type = read_json(folder / "config.json").get("model_type")
+    if model_type not in LAYOUTS:
+        raise CheckpointError(
+            f"{folder} has weights of model_type {model_type!r}", f"known are {', '.join(sorted(LAYOUTS))}"
+        )
+    return LAYOUTS[model_type]
+
+
+def _nothing(folder: Path) -> CheckpointError:
     shards = sorted(path.name for pattern in ("*.safetensors", "*.bin") for path in folder.glob(pattern))
     if shards:
-        raise CheckpointError(f"{folder} holds {shards[0]} but no index of its shards", COPY_AGAIN)
-    raise CheckpointError(f"{folder} holds no weights (no {' or '.join(_FORMATS)})", COPY_AGAIN)
-
-
-def _devil_key(key: str) -> str | None:
-    """The key that DEViL's model has for a checkpoint's one; None for what only training needs."""
-    if key.startswith(_TRAINING_ONLY):
-        return None
-    if key.startswith(_DETECTOR):
-        name = own_name(key.removeprefix(_DETECTOR))
-        return None if name is None else _DETECTOR + name
-    return key
+        return CheckpointError(f"{folder} holds {shards[0]} but no index of its shards", COPY_AGAIN)
+    return CheckpointError(f"{folder} holds no weights (no {' or '.join(_FORMATS)})", COPY_AGAIN)
