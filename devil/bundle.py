@@ -11,9 +11,9 @@ from typing import Any
 
 from devil.config import DevilConfig
 from devil.config_json import from_hf, to_hf
-from devil.contract import GRAPHS, PRECISIONS, Precision, contract
+from devil.contract import BUNDLE_PRECISIONS, GRAPHS, PRECISIONS, BundlePrecision, Precision, contract
 from devil.errors import BundleError, DevilError
-from devil.files import sha256, write_text
+from devil.files import sampled_sha256, sha256, write_text
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
@@ -29,15 +29,27 @@ class FileRecord:
 
     Attributes:
         bytes: its size.
-        sha256: its hexadecimal digest.
+        sha256: its hexadecimal digest, or with `linked` that of samples of it (`devil.files.sampled_sha256`).
+        linked: it is the checkpoint's own file, which was not read whole when it was linked.
     """
 
     bytes: int
     sha256: str
+    linked: bool = False
 
     @classmethod
-    def of(cls, path: str | os.PathLike) -> FileRecord:
-        return cls(bytes=os.path.getsize(path), sha256=sha256(path))
+    def of(cls, path: str | os.PathLike, linked: bool = False) -> FileRecord:
+        return cls(os.path.getsize(path), sampled_sha256(path) if linked else sha256(path), linked)
+
+    def fits(self, path: Path, read: bool = True) -> bool:
+        """Whether the file at `path` is this one; without `read` only its size is looked at.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        if path.stat().st_size != self.bytes:
+            return False
+        return not read or self.sha256 == (sampled_sha256(path) if self.linked else sha256(path))
 
 
 @dataclass(frozen=True)
@@ -46,34 +58,48 @@ class Manifest:
 
     Attributes:
         model: name of the checkpoint.
-        precision: the bundle's floating type.
+        precision: what the bundle was asked for.
         config: the model.
         files: every file of the bundle except the manifest and the engines, by plain name.
         frame_size: (height, width) in pixels that the detector's graphs are fixed to; None where they take any.
         fidelity: per graph, how far it is from the fp32 PyTorch model (see `devil.export.verify`).
         versions: of the tools that made the bundle.
+        graph_precisions: each graph's floating type, where it is not the bundle's precision.
+        quantisation: per graph with integer weights, what was quantised how (see `devil.export.quantisation`).
+        layers_of: decoder layers of the checkpoint, where the bundle has only the first `config.language.layers`.
 
     Raises:
         BundleError: an unknown precision, a file name that is not plain, or a graph or the tokenizer is not listed.
     """
 
     model: str
-    precision: Precision
+    precision: BundlePrecision
     config: DevilConfig
     files: Mapping[str, FileRecord]
     frame_size: tuple[int, int] | None = None
     fidelity: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
+    graph_precisions: Mapping[str, Precision] = field(default_factory=dict)
+    quantisation: Mapping[str, Any] = field(default_factory=dict)
+    layers_of: int | None = None
 
     def __post_init__(self) -> None:
-        if self.precision not in PRECISIONS:
-            raise BundleError(f"the manifest has precision {self.precision!r}", f"known are {', '.join(PRECISIONS)}")
+        if self.precision not in BUNDLE_PRECISIONS:
+            known = ", ".join(BUNDLE_PRECISIONS)
+            raise BundleError(f"the manifest has precision {self.precision!r}", f"known are {known}")
+        for graph in GRAPHS:
+            if self.graph_precision(graph) not in PRECISIONS:
+                raise BundleError(f"the manifest has no floating type for graph {graph}", _AGAIN)
         for name in self.files:
             if not name or name.startswith(".") or "/" in name or "\\" in name or name in (MANIFEST, ENGINES):
                 raise BundleError(f"the manifest lists {name!r}, which is not a plain file name", _AGAIN)
         for name in (*(f"{graph}.onnx" for graph in GRAPHS), TOKENIZER):
             if name not in self.files:
                 raise BundleError(f"the manifest does not list {name}", _AGAIN)
+
+    def graph_precision(self, graph: str) -> Precision:
+        """The floating type of one of `devil.contract.GRAPHS`."""
+        return self.graph_precisions.get(graph, self.precision)
 
 
 @dataclass(frozen=True)
@@ -88,7 +114,7 @@ class Bundle:
         return self.manifest.config
 
     @property
-    def precision(self) -> Precision:
+    def precision(self) -> BundlePrecision:
         return self.manifest.precision
 
     @property
@@ -107,8 +133,7 @@ class Bundle:
     def graph_hash(self, graph: str) -> str:
         """Changes with the graph or its weights; the key of engines built from it."""
         files = self.manifest.files
-        names = [f"{graph}.onnx", f"{graph}.onnx.data"]
-        return "".join(files[name].sha256[:16] for name in names if name in files)
+        return "".join(files[name].sha256[:16] for name in sorted(files) if name.startswith(f"{graph}.onnx"))
 
 
 def write_manifest(folder: str | os.PathLike, manifest: Manifest) -> None:
@@ -117,8 +142,11 @@ def write_manifest(folder: str | os.PathLike, manifest: Manifest) -> None:
         "schema": SCHEMA,
         "model": manifest.model,
         "precision": manifest.precision,
+        "graph_precisions": {graph: manifest.graph_precision(graph) for graph in GRAPHS},
+        "quantisation": dict(manifest.quantisation),
+        "layers_of": manifest.layers_of,
         "frame_size": list(manifest.frame_size) if manifest.frame_size else None,
-        "files": {name: asdict(manifest.files[name]) for name in sorted(manifest.files)},
+        "files": {name: _record_values(manifest.files[name]) for name in sorted(manifest.files)},
         "versions": dict(manifest.versions),
         "fidelity": dict(manifest.fidelity),
         "config": to_hf(manifest.config),
@@ -159,7 +187,7 @@ def open_bundle(folder: str | os.PathLike, verify: bool = True) -> Bundle:
 
     Args:
         folder: the bundle.
-        verify: also check every file's SHA-256 (reads all of it); sizes are checked in any case.
+        verify: also check every file's SHA-256 (reads all of it, of linked files samples); sizes are checked anyway.
 
     Raises:
         BundleError: not a bundle, too new, or a file is missing, altered or foreign.
@@ -174,11 +202,12 @@ def open_bundle(folder: str | os.PathLike, verify: bool = True) -> Bundle:
         if not path.is_file():
             raise BundleError(f"{path} is missing", _AGAIN)
         try:
-            altered = path.stat().st_size != record.bytes or (verify and sha256(path) != record.sha256)
+            altered = not record.fits(path, read=verify)
         except OSError as error:
             raise BundleError(f"{path} cannot be read ({error.strerror})", _AGAIN) from error
         if altered:
-            raise BundleError(f"{path} was altered after the export", _AGAIN)
+            what = "is not the checkpoint's file that was linked" if record.linked else "was altered after the export"
+            raise BundleError(f"{path} {what}", _AGAIN)
     return bundle
 
 
@@ -205,6 +234,10 @@ def contract_values(config: DevilConfig) -> dict[str, Any]:
     }
 
 
+def _record_values(record: FileRecord) -> dict[str, Any]:
+    return {name: value for name, value in asdict(record).items() if value is not False}
+
+
 def _parsed(values: dict[str, Any]) -> Manifest:
     size = values["frame_size"]
     return Manifest(
@@ -215,6 +248,9 @@ def _parsed(values: dict[str, Any]) -> Manifest:
         frame_size=(int(size[0]), int(size[1])) if size else None,
         fidelity=values["fidelity"],
         versions=values["versions"],
+        graph_precisions=values.get("graph_precisions", {}),
+        quantisation=values.get("quantisation", {}),
+        layers_of=values.get("layers_of"),
     )
 
 

@@ -9,9 +9,12 @@ from devil.config import DetectorConfig, DevilConfig, LanguageConfig
 
 Precision = Literal["fp32", "fp16", "bf16"]
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16")
+# Of a bundle: integers stand for the language model's weights alone, and every graph still has a precision of floats.
+BundlePrecision = Literal["fp32", "fp16", "bf16", "int8", "int4"]
+BUNDLE_PRECISIONS: tuple[BundlePrecision, ...] = (*PRECISIONS, "int8", "int4")
 GRAPHS = ("vision", "language", "backbone", "grounder")
 
-# ONNX/NumPy name of the "float" of a bundle, per precision.
+# ONNX/NumPy name of the "float" of a graph, per precision.
 FLOAT = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
 
@@ -21,7 +24,7 @@ class TensorSpec:
 
     Attributes:
         name: its name in the ONNX file.
-        dtype: a NumPy name, or "float" for the bundle's own floating type.
+        dtype: a NumPy name, or "float" for the graph's own floating type.
         shape: sizes; a string is a dynamic dimension, the same string the same size.
         meaning: what it holds, for docs and error messages.
     """

@@ -14,6 +14,7 @@ from pathlib import Path
 from devil.errors import OutputError
 
 _CHUNK = 1 << 20
+_SAMPLES = 256  # of a file too large to be read whole
 
 
 @contextlib.contextmanager
@@ -93,6 +94,37 @@ def sha256(path: str | os.PathLike) -> str:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def sampled_sha256(path: str | os.PathLike) -> str:
+    """The hexadecimal SHA-256 of a file's size, its first MiB and 256 pages of 4 KiB spread evenly over it.
+
+    Tells another file of the same size, and a truncated one, in milliseconds. It does not find every altered byte.
+    """
+    size = os.path.getsize(path)
+    digest = hashlib.sha256(str(size).encode())
+    with open(path, "rb") as file:
+        digest.update(file.read(_CHUNK))
+        for index in range(_SAMPLES):
+            file.seek(index * size // _SAMPLES)
+            digest.update(file.read(4096))
+    return digest.hexdigest()
+
+
+def check_room(path: str | os.PathLike, needed: int) -> None:
+    """Refuses, before long work, to write more than the disk of `path` has room for.
+
+    Raises:
+        OutputError: with the bytes that are needed and those that are free.
+    """
+    found = Path(os.path.realpath(path))
+    above = next(folder for folder in (found, *found.parents) if folder.exists())
+    free = shutil.disk_usage(above).free
+    if free < needed:
+        raise OutputError(
+            f"{path} needs {needed} bytes ({needed / 1e9:.1f} GB) and {free} ({free / 1e9:.1f} GB) are free",
+            "free some space or choose another output path",
+        )
 
 
 def digest_of(paths: Iterable[Path]) -> str:

@@ -17,6 +17,7 @@ from devil.config import DevilConfig, LanguageConfig
 from devil.contract import Precision, TensorSpec, contract, key_name, value_name
 from devil.export.language_ops import GraphWriter, Weights
 from devil.export.onnx_file import onnx_type
+from devil.export.quantisation import EMBEDDING, HEAD, Quantiser, Scheme, nearest
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -27,19 +28,30 @@ OPSET = 24  # the first with TensorScatter
 IR_VERSION = 12
 
 
-def build_language(config: LanguageConfig, weights: Weights, precision: Precision) -> ir.Model:
+def build_language(
+    config: LanguageConfig,
+    weights: Weights,
+    precision: Precision,
+    scheme: Scheme | None = None,
+    quantise: Quantiser = nearest,
+) -> ir.Model:
     """The `language` graph of the contract.
 
     Args:
         config: sizes of the model.
         weights: gives the tensor of a checkpoint key (`model.layers.0.mlp.up_proj.weight`, …). It is called when the
             file is written, not before; that is also when it can raise CheckpointError.
-        precision: type of the weights, the activations and the cache.
+        precision: type of the activations, the cache and those weights that the scheme leaves as they are.
+        scheme: how weights are quantised; None leaves all as they are.
+        quantise: chooses the integers that stand for a weight.
+
+    Raises:
+        ConfigError: the scheme's blocks do not fit the model.
     """
     import onnx_ir as ir
 
     spec = contract(DevilConfig(language=config))["language"]
-    writer = GraphWriter(weights, precision)
+    writer = GraphWriter(weights, precision, scheme, quantise)
     inputs = _values(spec.inputs, precision)
     outputs = _Decoder(writer, config, inputs).outputs()
     for name, declared in _values(spec.outputs, precision).items():
@@ -70,12 +82,18 @@ def _values(tensors: Iterable[TensorSpec], precision: Precision) -> Values:
 
 
 class _Decoder:
-    """Writes the decoder layer by layer; shapes as in the contract, D = head_dim."""
+    """Writes the decoder layer by layer; shapes as in the contract, D = head_dim, R = B · S.
+
+    Between the layers tokens lie as rows [R, hidden], because that is what Gemm takes; rows and batches are the same
+    memory, so nothing moves where one becomes the other.
+    """
 
     def __init__(self, writer: GraphWriter, config: LanguageConfig, inputs: Values):
         self.write, self.config, self.inputs = writer, config, inputs
+        self._shapes: dict[tuple[int, ...], ir.Value] = {}
         self.last_axis = writer.constant("last_axis", [-1])
         self.angles = self._angles()
+        self.batch = writer.op("Shape", inputs["token_ids"])  # [B, S]
         self.attended = writer.op("Shape", inputs["mask"], start=3)  # [T]
 
     def outputs(self) -> Values:
@@ -97,14 +115,15 @@ class _Decoder:
         return outputs
 
     def _embedding(self) -> ir.Value:
-        """Rows of the embedding, or of the visual table for ids from `vocab` on; [B, S, hidden].
+        """Rows of the embedding, or of the visual table for ids from `vocab` on; [R, hidden].
 
         Both are gathered at every position, at a clamped index, so that neither table is copied into the other.
         """
-        write, ids, vocab = self.write, self.inputs["token_ids"], self.config.vocab
+        write, config, vocab = self.write, self.config, self.config.vocab
         with write.scope("embedding"):
+            ids = write.op("Reshape", self.inputs["token_ids"], self.last_axis)
             known = write.op("Min", ids, write.constant("last_id", vocab - 1))
-            text = write.op("Gather", self._embedding_weight(), known, axis=0)
+            text = write.lookup(EMBEDDING, known, vocab, config.hidden)
             row = write.op("Sub", ids, write.constant("vocab", vocab))
             row = write.op("Max", row, write.constant("first_row", 0))
             visual = write.op("Gather", self.inputs["visual_table"], row, axis=0)
@@ -127,7 +146,7 @@ class _Decoder:
         return self.write.op("RMSNormalization", x, scale, axis=-1, epsilon=self.config.eps, stash_type=1)
 
     def _attention(self, key: str, x: ir.Value, keys: ir.Value, values: ir.Value) -> tuple[ir.Value, ...]:
-        """The attention's update of x [B, S, hidden], and the caches [B, kv_heads, M, D] after it."""
+        """The attention's update of x [R, hidden], and the caches [B, kv_heads, M, D] after it."""
         write, config = self.write, self.config
         query = write.op("RotaryEmbedding", self._heads(f"{key}.q_proj", x, config.heads), *self.angles)
         new_keys = write.op("RotaryEmbedding", self._heads(f"{key}.k_proj", x, config.kv_heads), *self.angles)
@@ -137,14 +156,14 @@ class _Decoder:
         # No softmax_precision: TensorRT refuses it, and ONNX Runtime's fp16 kernel is exact to rounding without it.
         y = write.op("Attention", query, seen_keys, seen_values, self.inputs["mask"])  # [B, heads, S, D]
         y = write.op("Transpose", y, perm=[0, 2, 1, 3])
-        y = write.op("Reshape", y, write.constant("shape_hidden", [0, 0, config.hidden]))
+        y = write.op("Reshape", y, write.constant("shape_rows", [-1, config.hidden]))
         return write.linear(y, f"{key}.o_proj", config.hidden, config.hidden), keys, values
 
     def _heads(self, key: str, x: ir.Value, count: int) -> ir.Value:
         """A projection of x, split into heads: [B, count, S, D]."""
         dim = self.config.head_dim
         y = self.write.linear(x, key, count * dim, self.config.hidden, bias=True)
-        y = self.write.op("Reshape", y, self.write.constant(f"shape_{count}_heads", [0, 0, count, dim]))
+        y = self.write.op("Reshape", y, self._batched(count, dim))
         return self.write.op("Transpose", y, perm=[0, 2, 1, 3])
 
     def _cached(self, cache: ir.Value, update: ir.Value) -> tuple[ir.Value, ir.Value]:
@@ -166,6 +185,7 @@ class _Decoder:
         """Final-norm hidden states of the asked positions only, [B, K, hidden] float32."""
         with self.write.scope("readout"):
             index = self.write.op("Unsqueeze", self.inputs["output_index"], self.last_axis)
+            x = self.write.op("Reshape", x, self._batched(self.config.hidden))
             asked = self.write.op("GatherND", x, index, batch_dims=1)
             return self._norm(self.write.cast(asked, full=True), "model.norm", full=True)
 
@@ -173,15 +193,15 @@ class _Decoder:
         """[B, K, vocab] float32."""
         write, config = self.write, self.config
         with write.scope("readout"):
-            x = write.cast(hidden)
-            if not config.tied:
-                return write.cast(write.linear(x, "lm_head", config.vocab, config.hidden), full=True)
-            # The embedding lies [vocab, hidden] for the lookup; Gemm reads it transposed without a second copy.
-            rows = write.op("Reshape", x, write.constant("shape_rows", [-1, config.hidden]))
-            logits = write.op("Gemm", rows, self._embedding_weight(), transB=1)
+            rows = write.op("Reshape", write.cast(hidden), write.constant("shape_rows", [-1, config.hidden]))
+            logits = write.linear(rows, EMBEDDING if config.tied else HEAD, config.vocab, config.hidden, name=HEAD)
             asked = write.op("Shape", self.inputs["output_index"])
             shape = write.op("Concat", asked, write.constant("shape_vocab", [config.vocab]), axis=0)
             return write.cast(write.op("Reshape", logits, shape), full=True)
 
-    def _embedding_weight(self) -> ir.Value:
-        return self.write.weight("model.embed_tokens.weight", (self.config.vocab, self.config.hidden))
+    def _batched(self, *sizes: int) -> ir.Value:
+        """The shape (B, S, *sizes), computed once."""
+        if sizes not in self._shapes:
+            sizes_constant = self.write.constant("shape_" + "x".join(map(str, sizes)), sizes)
+            self._shapes[sizes] = self.write.op("Concat", self.batch, sizes_constant, axis=0)
+        return self._shapes[sizes]

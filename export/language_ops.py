@@ -11,11 +11,13 @@ import numpy as np
 from devil.contract import FLOAT, Precision
 from devil.errors import CheckpointError
 from devil.export.onnx_file import onnx_type
+from devil.export.quantisation import Quantiser, Scheme, nearest
 
 if TYPE_CHECKING:
     import onnx_ir as ir
+    from torch import Tensor
 
-Weights = Callable[[str], Any]  # checkpoint key → something NumPy can read
+Weights = Callable[[str], Any]  # checkpoint key → something PyTorch or NumPy can read
 
 
 class GraphWriter:
@@ -25,15 +27,20 @@ class GraphWriter:
         weights: gives the tensor of a checkpoint key. It is called when the file is written, one tensor at a time,
             so that memory stays bounded by the largest of them.
         precision: type of the weights and of what flows between the nodes.
+        scheme: which weights are integers instead.
+        quantise: chooses those integers.
     """
 
-    def __init__(self, weights: Weights, precision: Precision):
+    def __init__(
+        self, weights: Weights, precision: Precision, scheme: Scheme | None = None, quantise: Quantiser = nearest
+    ):
         import onnx_ir as ir
 
         self.tape = ir.tape.Tape()
         self.precision = precision
         self.float = onnx_type(FLOAT[precision])
-        self._weights = weights
+        self.scheme = scheme or Scheme(bits=16)
+        self._weights, self._quantise = weights, quantise
         self._shared: dict[str, ir.Value] = {}
         self._scope: tuple[str, ...] = ()
 
@@ -59,32 +66,55 @@ class GraphWriter:
             self._shared[name] = self.tape.initializer(ir.tensor(np.asarray(values, dtype), name=name))
         return self._shared[name]
 
-    def weight(self, key: str, shape: tuple[int, ...], *, transposed: bool = False, full: bool = False) -> ir.Value:
-        """The checkpoint's tensor `key`, stored once.
+    def weight(self, key: str, shape: tuple[int, ...], *, full: bool = False) -> ir.Value:
+        """The checkpoint's tensor `key` as it lies there, stored once.
 
         Args:
             shape: its shape in the checkpoint.
-            transposed: store [K, N] where the checkpoint has [N, K], so that MatMul reads it as it lies.
             full: store float32 whatever the precision of the graph.
         """
         import onnx_ir as ir
+        import torch
 
-        if key not in self._shared:
-            kind = ir.DataType.FLOAT if full else self.float
-            stored = shape[::-1] if transposed else shape
-            tensor = ir.LazyTensor(
-                lambda: ir.tensor(self._read(key, shape, transposed, kind.numpy()), dtype=kind, name=key),
-                kind,
-                ir.Shape(stored),
-                name=key,
-            )
-            self._shared[key] = self.tape.initializer(tensor)
-        return self._shared[key]
+        from devil.export.streamed import StreamedTensor, converted
 
-    def linear(self, x: ir.Value, key: str, outputs: int, inputs: int, bias: bool = False) -> ir.Value:
-        """`x · Wᵀ (+ b)` with the checkpoint's `key.weight` [outputs, inputs] and `key.bias` [outputs]."""
-        y = self.op("MatMul", x, self.weight(f"{key}.weight", (outputs, inputs), transposed=True))
-        return self.op("Add", y, self.weight(f"{key}.bias", (outputs,))) if bias else y
+        kind = ir.DataType.FLOAT if full else self.float
+        dtype = getattr(torch, "float32" if full else FLOAT[self.precision])
+        return self._stored(
+            key, lambda: StreamedTensor(lambda: converted(self._read(key, shape), dtype, key), kind, shape, key)
+        )
+
+    def linear(self, x: ir.Value, key: str, outputs: int, inputs: int, bias: bool = False, name: str = "") -> ir.Value:
+        """`x · Wᵀ (+ b)` for x [rows, inputs], with the checkpoint's `key.weight` [outputs, inputs] and `key.bias`.
+
+        Args:
+            name: what the layer is for the scheme, where the weight is another's.
+        """
+        biases = [self.weight(f"{key}.bias", (outputs,))] if bias else []
+        bits = self.scheme.bits_of(name or key)
+        if bits == 16:  # Gemm reads the weight as it lies in the checkpoint, so that it need not be moved
+            return self.op("Gemm", x, self.weight(f"{key}.weight", (outputs, inputs)), *biases, transB=1)
+        # This very form is what ONNX Runtime turns into its MatMulNBits, and what TensorRT builds.
+        codes, scales = self._quantised(f"{key}.weight", (outputs, inputs), bits)
+        weight = self.op("DequantizeLinear", codes, scales, axis=0, block_size=self.scheme.block)
+        y = self.op("MatMul", x, weight)
+        return self.op("Add", y, *biases) if bias else y
+
+    def lookup(self, key: str, index: ir.Value, count: int, width: int) -> ir.Value:
+        """Rows `index` [n] of the checkpoint's table `key.weight` [count, width]."""
+        bits, block = self.scheme.embedding_bits, self.scheme.block
+        if bits == 16:
+            return self.op("Gather", self.weight(f"{key}.weight", (count, width)), index, axis=0)
+        codes, scales = self._quantised(f"{key}.weight", (count, width), bits, rows=True)
+        values = self.cast(self.op("Gather", codes, index, axis=0))
+        if bits == 4:
+            high = self.op("Floor", self.op("Mul", values, self._number(1 / 16)))
+            low = self.op("Sub", values, self.op("Mul", high, self._number(16)))
+            values = self.op("Concat", low, high, axis=-1)
+        values = self.op("Sub", values, self._number(2 ** (bits - 1)))
+        values = self.op("Reshape", values, self.constant("shape_blocks", [-1, width // block, block]))
+        scale = self.op("Unsqueeze", self.op("Gather", scales, index, axis=0), self.constant("last_axis", [-1]))
+        return self.op("Reshape", self.op("Mul", values, scale), self.constant("shape_rows", [-1, width]))
 
     def cast(self, x: ir.Value, full: bool = False) -> ir.Value:
         """`x` in the graph's precision, or in float32."""
@@ -92,16 +122,35 @@ class GraphWriter:
 
         return self.op("Cast", x, to=ir.DataType.FLOAT if full else self.float)
 
-    def _read(self, key: str, shape: tuple[int, ...], transposed: bool, dtype: np.dtype) -> np.ndarray:
-        values = np.asarray(self._weights(key))
-        if values.shape != shape:
+    def _number(self, value: float) -> ir.Value:
+        return self.constant(f"number_{value:g}", value, FLOAT[self.precision])
+
+    def _quantised(self, key: str, shape: tuple[int, int], bits: int, rows: bool = False) -> tuple[ir.Value, ir.Value]:
+        """Codes and scales of a weight, for a lookup of `rows` or for a product."""
+        import torch
+
+        from devil.export.quantised import QuantisedWeight
+
+        self.scheme.check(key, shape[1])
+        scale_type = getattr(torch, FLOAT[self.precision])
+        weight = QuantisedWeight(
+            key, lambda: self._read(key, shape), self._quantise, bits, self.scheme.block, scale_type
+        )
+        codes, scales = weight.rows(*shape) if rows else weight.columns(*shape)
+        return self._stored(codes.name, lambda: codes), self._stored(scales.name, lambda: scales)
+
+    def _stored(self, name: str, tensor: Callable[[], ir.TensorProtocol]) -> ir.Value:
+        if name not in self._shared:
+            self._shared[name] = self.tape.initializer(tensor())
+        return self._shared[name]
+
+    def _read(self, key: str, shape: tuple[int, ...]) -> Tensor:
+        import torch
+
+        values = torch.as_tensor(self._weights(key))
+        if tuple(values.shape) != shape:
             raise CheckpointError(
-                f"{key} has shape {values.shape}, config.json says {shape}", "use the config.json of these weights"
+                f"{key} has shape {tuple(values.shape)}, config.json says {shape}",
+                "use the config.json of these weights",
             )
-        with np.errstate(over="ignore"):
-            converted = np.ascontiguousarray((values.T if transposed else values).astype(dtype, copy=False))
-        if not np.isfinite(converted).all():
-            raise CheckpointError(
-                f"{key} has values that {self.precision} cannot hold", "export with --precision bf16 or fp32"
-            )
-        return converted
+        return values

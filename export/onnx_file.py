@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from devil.bundle import FileRecord
+
 if TYPE_CHECKING:
     import onnx_ir as ir
+
+    from devil.export.weight_file import Wrote
 
 EXTERNAL_FROM = 1024  # bytes; smaller tensors stay in the graph, where a reader can see them
 
@@ -19,12 +24,57 @@ def onnx_type(name: str) -> ir.DataType:
 
 
 def save_model(model: ir.Model, path: Path) -> tuple[Path, Path]:
-    """Writes `path` and, beside it, `path`.data with the weights; returns both.
+    """Writes `path` and, beside it, `path`.data with the weights; returns both."""
+    store_model(model, path)
+    return path, data_path(path)
 
-    Not atomic by itself: the two files belong to a bundle, whose folder is.
+
+def data_path(path: Path) -> Path:
+    """Where the weights of the graph at `path` lie."""
+    return path.with_name(f"{path.name}.data")
+
+
+def weight_bytes(model: ir.Model, path: Path) -> int:
+    """How many bytes of weights `store_model` writes beside the graph at `path`."""
+    return sum(value.const_value.nbytes for value in _to_write(model, path))
+
+
+def store_model(model: ir.Model, path: Path, wrote: Wrote = lambda _: None) -> dict[str, FileRecord]:
+    """Writes a graph at `path` and its weights beside it, one at a time; returns what the manifest says of both.
+
+    Weights that lie in a file of that folder already stay there. Not atomic by itself: the files belong to a bundle,
+    whose folder is.
+
+    Args:
+        wrote: is told the bytes of weights written since the last call.
     """
     import onnx_ir as ir
 
-    data = path.with_name(f"{path.name}.data")
-    ir.save(model, path, external_data=data.name, size_threshold_bytes=EXTERNAL_FROM, max_workers=1)
-    return path, data
+    from devil.export.weight_file import WeightFile
+
+    data, records = data_path(path), {}
+    values = _to_write(model, path)
+    tensors = [value.const_value for value in values]
+    try:
+        if values:
+            with WeightFile(data, wrote) as file:
+                for value in values:
+                    value.const_value = file.append(value.const_value)
+                records[data.name] = file.record()
+        graph = ir.to_proto(model).SerializeToString(deterministic=True)
+    finally:
+        for value, tensor in zip(values, tensors, strict=True):
+            value.const_value = tensor
+    path.write_bytes(graph)
+    return records | {path.name: FileRecord(len(graph), hashlib.sha256(graph).hexdigest())}
+
+
+def _to_write(model: ir.Model, path: Path) -> list[ir.Value]:
+    import onnx_ir as ir
+
+    return [
+        value
+        for value in model.graph.initializers.values()
+        if value.const_value.nbytes >= EXTERNAL_FROM
+        and not (isinstance(value.const_value, ir.ExternalTensor) and Path(value.const_value.base_dir) == path.parent)
+    ]
