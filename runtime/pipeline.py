@@ -42,7 +42,7 @@ class Grounder:
         self.drafts = {is_image: answer_draft(self.writer, is_image) for is_image in (False, True)}
         specs = contract(bundle.config)
         self.vision, self.language, self.backbone, self.grounder = (
-            engine.load(bundle.path(name), specs[name], bundle.precision)
+            engine.load(bundle.path(name), specs[name], bundle.manifest.graph_precision(name))
             for name in ("vision", "language", "backbone", "grounder")
         )
 
