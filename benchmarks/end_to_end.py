@@ -28,6 +28,7 @@ from devil.data.scene import make_scene
 from devil.data.writer import write_scene
 from devil.export.bundle import write_bundle
 from devil.export.graphs import GraphBuilder
+from devil.export.plan import Plan
 from devil.metrics import box_iou
 from devil.model.checkpoint import TOKENIZER, load_model
 from devil.model.inference import TorchAnswer, TorchGrounder
@@ -74,7 +75,7 @@ def export_bundles(checkpoint: Path, scratch: Path) -> dict[str, Path]:
     builder = GraphBuilder(load_model(checkpoint))
     folders = {precision: scratch / precision for precision in ("fp32", "fp16")}
     for precision, folder in folders.items():
-        write_bundle(builder, precision, checkpoint / TOKENIZER, checkpoint.name, folder, lambda _: None)
+        write_bundle(builder, Plan.of(precision), checkpoint / TOKENIZER, checkpoint.name, folder)
     return folders
 
 

@@ -59,6 +59,8 @@ def atomic_directory(path: str | os.PathLike) -> Iterator[Path]:
             yield temporary
             os.chmod(temporary, 0o777 & ~_umask())
             for written in temporary.rglob("*"):
+                if written.is_file() and written.stat().st_nlink > 1:
+                    continue  # another folder's file that was linked: its permissions are not ours to change
                 os.chmod(written, (0o777 if written.is_dir() else 0o666) & ~_umask())
             replace_directory(temporary, path)
         finally:
@@ -111,15 +113,18 @@ def sampled_sha256(path: str | os.PathLike) -> str:
     return digest.hexdigest()
 
 
+def existing_folder(path: str | os.PathLike) -> Path:
+    """The folder in which `path` will be written, or the nearest above it that exists."""
+    return next(folder for folder in Path(os.path.realpath(path)).parents if folder.is_dir())
+
+
 def check_room(path: str | os.PathLike, needed: int) -> None:
     """Refuses, before long work, to write more than the disk of `path` has room for.
 
     Raises:
         OutputError: with the bytes that are needed and those that are free.
     """
-    found = Path(os.path.realpath(path))
-    above = next(folder for folder in (found, *found.parents) if folder.exists())
-    free = shutil.disk_usage(above).free
+    free = shutil.disk_usage(existing_folder(path)).free
     if free < needed:
         raise OutputError(
             f"{path} needs {needed} bytes ({needed / 1e9:.1f} GB) and {free} ({free / 1e9:.1f} GB) are free",

@@ -8,16 +8,23 @@ from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 
+import onnx_ir as ir
+
 from devil.bundle import TOKENIZER, FileRecord, Manifest, bundle_files, write_manifest
 from devil.config import level_shapes
-from devil.contract import GRAPHS, Precision
+from devil.contract import GRAPHS
 from devil.errors import CheckpointError, ConfigError, OutputError
 from devil.export.graphs import GraphBuilder
-from devil.export.onnx_file import save_model
+from devil.export.layer_check import verify_layers
+from devil.export.link import link_weights
+from devil.export.onnx_file import store_model, weight_bytes
+from devil.export.opening import open_builder, part_values
 from devil.export.options import ExportOptions
-from devil.export.verify import verify
-from devil.files import atomic_directory
-from devil.model.checkpoint import load_model
+from devil.export.plan import Plan
+from devil.export.verify import Fidelity, verify
+from devil.export.weight_file import Wrote
+from devil.files import atomic_directory, check_room
+from devil.model.devil import DevilModel
 from devil.prompt import PromptWriter
 
 OnStage = Callable[[str], None]  # is told what begins
@@ -42,37 +49,76 @@ def export(options: ExportOptions, on_stage: OnStage = lambda _: None) -> Path:
         OutputError: something lies at the output path, or it cannot be written.
     """
     check_output(options.bundle, options.force)
-    size = options.fixed_size
     on_stage("reading the checkpoint")
-    model = load_model(options.checkpoint)
-    builder = GraphBuilder(model, size)
-    if size and sum(height * width for height, width in level_shapes(*size)) < model.devil.detector.queries:
-        raise ConfigError(f"frames of {size[0]}x{size[1]} are too small for this detector", "use a larger --frame-size")
     tokenizer = options.checkpoint / TOKENIZER
+    builder = open_builder(options)
+    size, detector = builder.frame_size, builder.model.devil.detector
+    if size and sum(height * width for height, width in level_shapes(*size)) < detector.queries:
+        raise ConfigError(f"frames of {size[0]}x{size[1]} are too small for this detector", "use a larger --frame-size")
     if not tokenizer.is_file():
         raise CheckpointError(f"{tokenizer} is missing", "copy the checkpoint again")
-    PromptWriter(tokenizer, model.devil)  # refuses another model's tokenizer now, not when the bundle is used
-    write_bundle(builder, options.precision, tokenizer, options.model_name, options.bundle, on_stage)
+    PromptWriter(tokenizer, builder.model.devil)  # refuses another model's tokenizer now, not when the bundle is used
+    write_bundle(builder, Plan.of_options(options), tokenizer, options.model_name, options.bundle, on_stage)
     return options.bundle
 
 
 def write_bundle(
-    builder: GraphBuilder, precision: Precision, tokenizer: Path, name: str, output: Path, on_stage: OnStage
+    builder: GraphBuilder, plan: Plan, tokenizer: Path, name: str, output: Path, on_stage: OnStage = lambda _: None
 ) -> None:
     """Writes all of a bundle or nothing; `name` is the model's in the manifest."""
-    fidelity = {}
+    fidelity, files = {}, {}
+    graphs = {"language": builder.build("language", plan)}  # reads nothing yet, but knows its size
+    check_room(output, _needed(builder.model, graphs["language"], plan))
     with atomic_directory(output) as folder:
         for graph in GRAPHS:
             path = folder / f"{graph}.onnx"
             on_stage(f"{graph}: building")
-            save_model(builder.build(graph, precision), path)
+            model = graphs.pop(graph, None) or builder.build(graph, plan)
+            if graph == "language" and plan.linked:
+                files |= link_weights(model, builder.source, path)
+            files |= store_model(model, path, _counter(graph, weight_bytes(model, path), on_stage))
             on_stage(f"{graph}: comparing with PyTorch")
-            fidelity[graph] = asdict(verify(path, graph, builder.model, precision, builder.frame_size))
+            fidelity[graph] = asdict(_verify(path, graph, builder, plan))
         shutil.copyfile(tokenizer, folder / TOKENIZER)
-        files = {path.name: FileRecord.of(path) for path in sorted(folder.iterdir())}
+        files[TOKENIZER] = FileRecord.of(folder / TOKENIZER)
         versions = {tool: metadata.version(tool) for tool in _TOOLS}
-        manifest = Manifest(name, precision, builder.model.devil, files, builder.frame_size, fidelity, versions)
+        manifest = Manifest(
+            name, plan.precision, builder.model.devil, files, builder.frame_size, fidelity, versions,
+            layers_of=builder.layers_of, **plan.manifest,
+        )  # fmt: skip
         write_manifest(folder, manifest)
+
+
+def _verify(path: Path, graph: str, builder: GraphBuilder, plan: Plan) -> Fidelity:
+    """Compares a graph whole where PyTorch has the whole of it."""
+    if graph == "language" and builder.model.lm_head.weight.is_meta:
+        return verify_layers(path, builder, plan)
+    return verify(path, graph, builder.model, plan, builder.frame_size)
+
+
+def _needed(model: DevilModel, language: ir.Model, plan: Plan) -> int:
+    """Bytes of weights that a bundle writes."""
+    values = part_values(model, "vision") + part_values(model, "detector")
+    others = values * (4 if plan.floats("vision") == "fp32" else 2)
+    return (
+        others
+        if plan.linked
+        else others + sum(value.const_value.nbytes for value in language.graph.initializers.values())
+    )
+
+
+def _counter(graph: str, total: int, on_stage: OnStage) -> Wrote:
+    """Tells how many of a graph's bytes are written, whenever another hundredth is."""
+    done = told = 0
+
+    def wrote(count: int) -> None:
+        nonlocal done, told
+        done += count
+        if done - told > total / 100:
+            told = done
+            on_stage(f"{graph}: {done / 1e6:,.0f} of {total / 1e6:,.0f} MB")
+
+    return wrote
 
 
 def check_output(path: Path, force: bool) -> None:

@@ -8,15 +8,17 @@ from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 from torch import nn
 
 from devil.config import level_shapes
-from devil.contract import Precision, contract
+from devil.contract import contract
 from devil.export import sampling
 from devil.export.detector import FULL_MODULES, BackboneGraph, GrounderGraph
 from devil.export.language import build_language
 from devil.export.msda import AttachDeformableAttention
+from devil.export.plan import Plan
 from devil.export.precision import LowerPrecision
 from devil.export.trace import clean_up, trace
 from devil.export.vision import VisionGraph
 from devil.model.devil import DevilModel
+from devil.model.weights import WeightSource
 
 
 class GraphBuilder:
@@ -25,18 +27,27 @@ class GraphBuilder:
     Args:
         model: fp32, in evaluation mode.
         frame_size: (height, width) that the detector's graphs are fixed to; None keeps them dynamic.
+        source: where the language model's weights are read when its graph is written; by default the model has them.
+        layers_of: decoder layers of the checkpoint, where the model has only the first of them.
     """
 
-    def __init__(self, model: DevilModel, frame_size: tuple[int, int] | None = None):
-        self.model, self.frame_size = model, frame_size
+    def __init__(
+        self,
+        model: DevilModel,
+        frame_size: tuple[int, int] | None = None,
+        source: WeightSource | None = None,
+        layers_of: int | None = None,
+    ):
+        self.model, self.frame_size, self.source, self.layers_of = model, frame_size, source, layers_of
         self.contract = contract(model.devil)
         self._traced: dict[str, ir.Model] = {}
 
-    def build(self, name: str, precision: Precision) -> ir.Model:
+    def build(self, name: str, plan: Plan) -> ir.Model:
         """One of devil.contract.GRAPHS, typed as the contract says."""
+        precision = plan.floats(name)
         if name == "language":
-            weights = self.model.state_dict()
-            return build_language(self.model.devil.language, lambda key: weights[key].numpy(), precision)
+            read = self.source.read if self.source else self.model.state_dict().__getitem__
+            return build_language(self.model.devil.language, read, precision, plan.scheme, plan.quantise)
         if name not in self._traced:
             self._traced[name] = self._trace(name)
         graph = self._traced[name].clone()

@@ -17,7 +17,8 @@ from devil.config import DevilConfig, LanguageConfig
 from devil.contract import Precision, TensorSpec, contract, key_name, value_name
 from devil.export.language_ops import GraphWriter, Weights
 from devil.export.onnx_file import onnx_type
-from devil.export.quantisation import EMBEDDING, HEAD, Quantiser, Scheme, nearest
+from devil.export.quantisation import Quantiser, nearest
+from devil.export.scheme import EMBEDDING, HEAD, Scheme
 
 if TYPE_CHECKING:
     import onnx_ir as ir

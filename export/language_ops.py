@@ -11,7 +11,8 @@ import numpy as np
 from devil.contract import FLOAT, Precision
 from devil.errors import CheckpointError
 from devil.export.onnx_file import onnx_type
-from devil.export.quantisation import Quantiser, Scheme, nearest
+from devil.export.quantisation import Quantiser, nearest
+from devil.export.scheme import Scheme
 
 if TYPE_CHECKING:
     import onnx_ir as ir

@@ -5,14 +5,15 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
 from devil.assets import reference_checkpoint
 from devil.command import Flag, Folder
-from devil.contract import Precision
+from devil.contract import PRECISIONS, BundlePrecision
 from devil.errors import ConfigError
+from devil.export.scheme import Bits, BlockSize, Scheme
 
 
 @dataclass(frozen=True)
@@ -26,14 +27,34 @@ class ExportOptions:
     model: Folder = None
     """Checkpoint folder in the Hugging Face format. By default the shipped devil-tiny."""
 
-    precision: Precision = "fp32"
-    """Floating type of the graphs. fp32 is exact, fp16 is for GPUs and half the size, bf16 is for recent GPUs."""
+    precision: BundlePrecision = "fp32"
+    """fp32 is exact, fp16 is for GPUs and half the size, bf16 is for recent GPUs. int8 and int4 store the language
+    model's weights as integers, with everything else in fp16."""
 
     output: Folder = None
     """Folder to write. By default <model name>-<precision> in the current folder."""
 
     frame_size: Annotated[str | None, tyro.conf.arg(metavar="HxW", help_behavior_hint="")] = None
     """Fix the detector's frames to this height and width in pixels, for speed. By default any size is taken."""
+
+    link_weights: Flag = False
+    """Use the checkpoint's own files as the language model's weights, without a copy. They must be safetensors of the
+    asked precision on the output's disk. The bundle keeps them when the checkpoint's folder is removed."""
+
+    layers: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")] = None
+    """Keep only the language model's first N decoder layers, to look for errors. Its answers then mean nothing."""
+
+    block_size: BlockSize = 64
+    """int8 and int4: successive weights that share a scale. Fewer are more exact and take more space."""
+
+    activations: Literal["fp16", "fp32"] = "fp16"
+    """int8 and int4: floating type of the language graph. fp32 is faster on a CPU and larger."""
+
+    head_bits: Annotated[Bits | None, tyro.conf.arg(help_behavior_hint="")] = None
+    """int8 and int4: bits of the readout to logits, 16 for no integers. By default those of the precision."""
+
+    embedding_bits: Annotated[Bits | None, tyro.conf.arg(help_behavior_hint="")] = None
+    """int8 and int4: bits of the token embedding, 16 for no integers. By default those of the precision."""
 
     force: Flag = False
     """Replace a bundle that lies at the output path. Anything else there is never replaced."""
@@ -56,6 +77,14 @@ class ExportOptions:
     def bundle(self) -> Path:
         """The folder to write."""
         return Path(f"{self.model_name}-{self.precision}") if self.output is None else self.output
+
+    @property
+    def scheme(self) -> Scheme | None:
+        """How the language model's weights become integers; None where they do not."""
+        if self.precision in PRECISIONS:
+            return None
+        bits = 4 if self.precision == "int4" else 8
+        return Scheme(bits, self.block_size, self.embedding_bits or bits, self.head_bits or bits)
 
     @property
     def fixed_size(self) -> tuple[int, int] | None:

@@ -1,21 +1,11 @@
-"""Weight-only quantisation: what is quantised how, and round-to-nearest with scales searched for the least error."""
+"""Choosing the integers of weight-only quantisation: round to nearest, with scales searched for the least error."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
 
 import torch
 from torch import Tensor
-
-from devil.errors import ConfigError
-
-Bits = Literal[4, 8, 16]  # 16: not quantised, the graph's own floating type
-BlockSize = Literal[32, 64, 128]
-
-HEAD = "lm_head"
-EMBEDDING = "model.embed_tokens"
 
 # Gives the codes (int8 [rows, K]) and scales ([rows, K / block], in the type they are stored in) of some rows of the
 # weight `key` (float32 [rows, K]); the quantised weight is codes · scales, block by block along K. Whoever knows the
@@ -25,42 +15,9 @@ Quantiser = Callable[[str, Tensor, int, int, torch.dtype], tuple[Tensor, Tensor]
 # Scales tried, as a share of the one that lets the largest weight of a block reach the largest code. In 4 bits it pays
 # to clip: the other weights of the block gain more than the largest loses. In 8 bits it does not.
 _SHARES = {4: (1.0, 0.92, 0.84, 0.76), 8: (1.0,)}
+SEARCH = "round to nearest, scales of least squared error"  # what `nearest` does, for the manifest
+
 _STRETCH = 1 << 16  # weights quantised together: they stay in the processor's cache
-
-
-@dataclass(frozen=True)
-class Scheme:
-    """How the language model's weights are quantised: symmetric integers with one scale per block.
-
-    Attributes:
-        bits: of the decoder's linear layers.
-        block: successive inputs of one output that share a scale.
-        embedding_bits: of the token embedding.
-        head_bits: of the readout to logits.
-    """
-
-    bits: Bits
-    block: BlockSize = 64
-    embedding_bits: Bits = 16
-    head_bits: Bits = 16
-
-    def bits_of(self, key: str) -> Bits:
-        """Bits of the linear layer `key`."""
-        return self.head_bits if key == HEAD else self.bits
-
-    def check(self, key: str, inputs: int) -> None:
-        """
-        Raises:
-            ConfigError: the blocks do not fit a layer with so many inputs.
-        """
-        if inputs % self.block:
-            smaller = [str(size) for size in (64, 32) if size < self.block and inputs % size == 0]
-            mend = f"use --block-size {smaller[0]}" if smaller else "use --precision fp16 for this model"
-            raise ConfigError(f"blocks of {self.block} do not divide the {inputs} inputs of {key}", mend)
-
-    def record(self, search: str) -> dict[str, Any]:
-        """What the manifest says."""
-        return {"weights": asdict(self), "symmetric": True, "axis": "inputs", "scales": search}
 
 
 def nearest(_key: str, weight: Tensor, bits: int, block: int, scale_type: torch.dtype) -> tuple[Tensor, Tensor]:

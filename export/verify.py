@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 import torch
 from torch import Tensor
 
-from devil.contract import FLOAT, Precision, contract, key_name, value_name
+from devil.contract import FLOAT, BundlePrecision, Precision, contract, key_name, value_name
 from devil.errors import ExportFidelityError
 from devil.export import sampling
 from devil.export.emulation import EmulateBf16
 from devil.export.fidelity import Measures, compare_detections, compare_tensors, over_budget, worst
-from devil.export.onnx_file import save_model
+from devil.export.onnx_file import check_file, save_model
+from devil.export.plan import Plan
 from devil.model.devil import DevilModel
 
 if TYPE_CHECKING:
@@ -48,40 +48,60 @@ class Fidelity:
     measures: Measures
 
 
-def verify(path: Path, name: str, model: DevilModel, precision: Precision, frame_size: FrameSize = None) -> Fidelity:
+def verify(path: Path, name: str, model: DevilModel, plan: Plan, frame_size: FrameSize = None) -> Fidelity:
     """Checks one graph of a bundle.
 
     Args:
         path: its file.
         name: which of devil.contract.GRAPHS it is.
         model: the reference, fp32 in evaluation mode.
-        precision: of the file.
+        plan: what the file was made by.
         frame_size: (height, width) that the detector's graphs are fixed to.
 
     Raises:
         ExportFidelityError: a measure is out of its budget.
     """
-    onnx.checker.check_model(path, full_check=True)
+    check_file(path)
+    precision, budget = plan.floats(name), plan.budget(name)
+    measures = compare(path, name, model, precision, frame_size)
+    check_budget(name, measures, budget)
+    return Fidelity(METHOD[precision], measures)
+
+
+def compare(
+    path: Path, name: str, model: DevilModel, precision: Precision, frame_size: FrameSize = None, lean: bool = False
+) -> Measures:
+    """The worst of each measure over all cases of a graph.
+
+    Args:
+        lean: run without the graph optimisations and repacked weights that cost a second copy of the weights.
+    """
     comparisons = {"vision": _vision, "language": _language, "backbone": _backbone, "grounder": _grounder}
-    graph = _Graph(path, name, model, precision)
+    graph = _Graph(path, name, model, precision, lean)
     with torch.no_grad():
-        measures = worst(list(comparisons[name](graph, model, frame_size)))
-    broken = over_budget(measures, precision)
+        return worst(list(comparisons[name](graph, model, frame_size)))
+
+
+def check_budget(name: str, measures: Measures, budget: BundlePrecision) -> None:
+    """
+    Raises:
+        ExportFidelityError: a measure is worse than that precision may be.
+    """
+    broken = over_budget(measures, budget)
     if broken:
         raise ExportFidelityError(
-            f"graph {name} in {precision} differs from PyTorch: {', '.join(broken)}", "try another --precision"
+            f"graph {name} in {budget} differs from PyTorch: {', '.join(broken)}", "try another --precision"
         )
-    return Fidelity(METHOD[precision], measures)
 
 
 class _Graph:
     """A graph in ONNX Runtime that takes and gives NumPy arrays; floats are cast to what it wants."""
 
-    def __init__(self, path: Path, name: str, model: DevilModel, precision: Precision):
+    def __init__(self, path: Path, name: str, model: DevilModel, precision: Precision, lean: bool):
         self.spec = contract(model.devil)[name]
         # What numpy and the CPU provider know; an emulated graph rounds its inputs itself.
         self.float = "float32" if precision == "bf16" else FLOAT[precision]
-        self.session = _emulated(path) if precision == "bf16" else _session(path)
+        self.session = _emulated(path) if precision == "bf16" else _session(path, lean)
 
     def __call__(self, **feeds: np.ndarray | Tensor) -> Arrays:
         typed = {
@@ -92,13 +112,15 @@ class _Graph:
         return dict(zip(names, self.session.run(names, typed), strict=True))
 
 
-def _session(path: Path, optimise: bool = True) -> onnxruntime.InferenceSession:
+def _session(path: Path, lean: bool = False) -> onnxruntime.InferenceSession:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    if not optimise:
+    if lean:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options.enable_cpu_mem_arena = False
+        options.add_session_config_entry("session.disable_prepacking", "1")
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
@@ -108,7 +130,7 @@ def _emulated(path: Path) -> onnxruntime.InferenceSession:
         model = ir.load(path)
         EmulateBf16()(model)
         save_model(model, Path(folder) / path.name)
-        return _session(Path(folder) / path.name, optimise=False)
+        return _session(Path(folder) / path.name, lean=True)
 
 
 def _vision(graph: _Graph, model: DevilModel, _frame_size: FrameSize) -> Iterator[Measures]:

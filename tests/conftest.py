@@ -23,6 +23,7 @@ def builder():
 def scripted(builder, tmp_path_factory):
     """Call with an answer (and an RST position) for the (checkpoint, fp32 bundle) of a model that gives it."""
     from devil.export.bundle import write_bundle
+    from devil.export.plan import Plan
     from devil.model.checkpoint import TOKENIZER, load_model
     from tests.scripted import ANSWER, scripted_checkpoint
     from tests.tiny import traced_alike
@@ -31,7 +32,7 @@ def scripted(builder, tmp_path_factory):
         folder = tmp_path_factory.mktemp("scripted")
         checkpoint = scripted_checkpoint(folder, answer, rst_position)
         graphs = traced_alike(builder, load_model(checkpoint))
-        write_bundle(graphs, "fp32", checkpoint / TOKENIZER, "scripted", folder / "bundle", lambda _: None)
+        write_bundle(graphs, Plan.of("fp32"), checkpoint / TOKENIZER, "scripted", folder / "bundle")
         return checkpoint, folder / "bundle"
 
     return make

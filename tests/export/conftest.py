@@ -4,6 +4,7 @@ import pytest
 
 from devil.contract import PRECISIONS
 from devil.export.bundle import write_bundle
+from devil.export.plan import Plan
 from tests.tiny import tiny_checkpoint
 
 
@@ -17,5 +18,5 @@ def bundles(builder, checkpoint, tmp_path_factory):
     """Folder of the exported bundle of each precision."""
     folder = tmp_path_factory.mktemp("bundles")
     for precision in PRECISIONS:
-        write_bundle(builder, precision, checkpoint / "tokenizer.json", "tiny", folder / precision, lambda _: None)
+        write_bundle(builder, Plan.of(precision), checkpoint / "tokenizer.json", "tiny", folder / precision)
     return {precision: folder / precision for precision in PRECISIONS}

@@ -22,6 +22,7 @@ from devil.export.fidelity import BUDGETS
 from devil.export.graphs import GraphBuilder
 from devil.export.onnx_file import save_model
 from devil.export.options import ExportOptions
+from devil.export.plan import Plan
 from devil.files import sha256
 from tests.tiny import tiny_config, tiny_model, traced_alike
 
@@ -36,7 +37,7 @@ def session(folder, graph):
 @pytest.fixture
 def stand_ins(monkeypatch, builder):
     """Lets `export` use the graphs that are traced already."""
-    monkeypatch.setattr(exporting, "GraphBuilder", lambda _model, _size: builder)
+    monkeypatch.setattr(exporting, "open_builder", lambda _options: builder)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -102,7 +103,7 @@ def test_vision_equals_pytorch_at_sizes_that_were_not_traced(bundles, builder, f
 
 
 def test_two_exports_are_the_same_bytes(bundles, builder, checkpoint, tmp_path):
-    write_bundle(builder, "fp16", checkpoint / "tokenizer.json", "tiny", tmp_path / "again", lambda _: None)
+    write_bundle(builder, Plan.of("fp16"), checkpoint / "tokenizer.json", "tiny", tmp_path / "again")
     assert {path.name: sha256(path) for path in (tmp_path / "again").iterdir()} == {
         path.name: sha256(path) for path in bundles["fp16"].iterdir()
     }
@@ -111,7 +112,7 @@ def test_two_exports_are_the_same_bytes(bundles, builder, checkpoint, tmp_path):
 def test_a_graph_out_of_budget_fails_and_leaves_nothing(builder, checkpoint, tmp_path):
     planted = traced_alike(builder, tiny_model(seed=1))  # graphs of one model, verified against another
     with pytest.raises(ExportFidelityError, match="graph vision in fp32 differs from PyTorch: relative"):
-        write_bundle(planted, "fp32", checkpoint / "tokenizer.json", "tiny", tmp_path / "b", lambda _: None)
+        write_bundle(planted, Plan.of("fp32"), checkpoint / "tokenizer.json", "tiny", tmp_path / "b")
     assert not list(tmp_path.iterdir())
 
 
@@ -217,13 +218,13 @@ def test_command_prints_a_table_and_one_json_line(checkpoint, tmp_path, capsys):
 def test_fixed_frame_size_is_in_the_graphs_and_they_equal_pytorch(builder, tmp_path):
     size = (80, 96)
     fixed = GraphBuilder(builder.model, size)
-    paths = {name: save_model(fixed.build(name, "fp32"), tmp_path / f"{name}.onnx")[0] for name in DETECTOR}
+    paths = {name: save_model(fixed.build(name, Plan.of("fp32")), tmp_path / f"{name}.onnx")[0] for name in DETECTOR}
     shapes = {name: [i.shape for i in session(tmp_path, name).get_inputs()] for name in DETECTOR}
     assert shapes["backbone"] == [["N", 80, 96, 3]]
     length = sum(height * width for height, width in level_shapes(*size))
     assert shapes["grounder"] == [["N", length, 64], [4, 2], [32]]
     for name, path in paths.items():
-        verify.verify(path, name, fixed.model, "fp32", size)
+        verify.verify(path, name, fixed.model, Plan.of("fp32"), size)
 
 
 @pytest.mark.usefixtures("stand_ins", "bundles")  # everything is traced before the size is set
@@ -240,4 +241,4 @@ def test_verification_notices_what_is_not_a_number(builder, bundles, monkeypatch
     monkeypatch.setattr(verify._Graph, "__call__", nothing)
     monkeypatch.setattr(sampling, "vision_cases", lambda config: [sampling.vision_case(config, 3, 2, 5)])
     with pytest.raises(ExportFidelityError, match="relative nan"):
-        verify.verify(bundles["fp32"] / "vision.onnx", "vision", builder.model, "fp32")
+        verify.verify(bundles["fp32"] / "vision.onnx", "vision", builder.model, Plan.of("fp32"))

@@ -1,5 +1,7 @@
 """The runtime against the PyTorch model, and what the pipeline promises about its answers."""
 
+import dataclasses
+import itertools
 import json
 
 import numpy as np
@@ -8,14 +10,16 @@ from PIL import Image
 
 from devil.answer import Span
 from devil.clip import load_clip
-from devil.errors import SentenceError
+from devil.errors import SentenceError, VideoError
 from devil.export.bundle import write_bundle
 from devil.export.graphs import GraphBuilder
+from devil.export.plan import Plan
 from devil.model.checkpoint import TOKENIZER, load_model
 from devil.model.inference import TorchGrounder
 from devil.prompt import PromptWriter
 from devil.runtime import render as drawing
 from devil.runtime.answer import boxes_per_frame
+from devil.runtime.drafting import TemplateDraft
 from devil.runtime.pipeline import Grounder
 from devil.tube import Tube, to_pixels
 from tests.scripted import ANSWER
@@ -58,6 +62,50 @@ def test_the_rst_depends_on_the_sentence_and_not_on_what_was_asked_before(ground
     first, second, again = (video.ground(sentence).rst for sentence in (*SENTENCES, SENTENCES[0]))
     assert np.abs(first - second).max() > 1e-3
     np.testing.assert_array_equal(first, again)
+
+
+def test_sentences_asked_together_are_answered_as_alone(grounder, clip_path):
+    together = grounder.encode(clip_path).ground_many([*SENTENCES, SENTENCES[0]])
+    for sentence, ours in zip((*SENTENCES, SENTENCES[0]), together, strict=True):
+        alone = grounder.encode(clip_path).ground(sentence)
+        assert (ours.sentence, ours.text, ours.span) == (sentence, alone.text, alone.span)
+        np.testing.assert_allclose(ours.rst, alone.rst, atol=2e-5)
+        np.testing.assert_allclose(ours.tube.boxes, alone.tube.boxes, atol=0.02)
+
+
+def test_sentences_asked_together_share_the_time_of_the_language_model(grounder, clip_path):
+    first, second = grounder.encode(clip_path).ground_many(SENTENCES)
+    assert set(first.timings) == {"read", "vision", "prefill", "language", "backbone", "grounder", "link"}
+    assert set(second.timings) == {"language", "grounder", "link"}
+    assert first.timings["language"] == second.timings["language"]
+    assert grounder.encode(clip_path).ground_many([]) == []
+
+
+def test_drafts_halve_the_steps_and_change_no_answer(grounder, clip_path, monkeypatch):
+    drafted = grounder.encode(clip_path).ground(SENTENCES[0])
+    monkeypatch.setattr(grounder, "drafts", {False: TemplateDraft([], str)})
+    plain = grounder.encode(clip_path).ground(SENTENCES[0])
+    assert drafted.text == plain.text
+    np.testing.assert_allclose(drafted.rst, plain.rst, atol=2e-5)
+    assert plain.decoding["steps"] >= 2 * drafted.decoding["steps"]
+    assert plain.decoding == {"tokens": 6, "steps": 6, "drafted": 0, "accepted": 0}
+
+
+def test_words_are_told_as_they_are_said(video):
+    heard = []
+    answers = video.ground_many(SENTENCES, on_text=lambda index, text: heard.append((index, text)))
+    for index, answer in enumerate(answers):
+        texts = [text for which, text in heard if which == index]
+        assert len(texts) == answer.decoding["tokens"]
+        assert texts[-1] == answer.text
+        assert all(later.startswith(earlier) for earlier, later in itertools.pairwise(texts))
+
+
+def test_a_video_beyond_the_context_is_refused_before_the_model_looks(grounder, clip_path, monkeypatch):
+    monkeypatch.setattr(grounder, "config", dataclasses.replace(grounder.config, max_new_tokens=5000))
+    monkeypatch.setattr(grounder, "vision", None)
+    with pytest.raises(VideoError, match="the model holds 2048"):
+        grounder.encode(clip_path)
 
 
 def test_the_rst_can_be_read_at_the_input_position(scripted, clip_path):
@@ -114,7 +162,7 @@ def test_an_image_gets_one_box_and_no_span(grounder, checkpoint, tmp_path):
 def test_a_bundle_fixed_to_a_frame_size_answers_about_any_video(builder, checkpoint, clip_path, tmp_path):
     graphs = GraphBuilder(load_model(checkpoint), (64, 96))
     graphs._traced["vision"] = builder._traced["vision"]  # does not depend on the frame size
-    write_bundle(graphs, "fp32", checkpoint / TOKENIZER, "fixed", tmp_path / "fixed", lambda _: None)
+    write_bundle(graphs, Plan.of("fp32"), checkpoint / TOKENIZER, "fixed", tmp_path / "fixed")
     video = Grounder.open(tmp_path / "fixed").encode(clip_path)
     assert video.clip.frames.shape[1:3] == (64, 96)
     assert video.ground(SENTENCES[0]).tube is not None

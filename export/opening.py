@@ -1,0 +1,55 @@
+"""A checkpoint as the exporter takes it: only as much of it in memory as the graphs and their checks need."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from devil.config import DevilConfig
+from devil.config_json import load_config
+from devil.errors import ConfigError
+from devil.export.graphs import GraphBuilder
+from devil.export.mapped import fill_mapped
+from devil.export.options import ExportOptions
+from devil.files import check_room, existing_folder
+from devil.model.checkpoint import PARTS, Part, part_of
+from devil.model.devil import DevilModel
+from devil.model.fitting import check_weights, empty_model
+from devil.model.weights import open_weights
+
+WHOLE = 300_000_000  # bytes in float32 of a language model that is still compared with PyTorch whole
+
+
+def open_builder(options: ExportOptions) -> GraphBuilder:
+    """A builder of the checkpoint's graphs, with the first decoder layers only where so asked.
+
+    The vision encoder and the detector, which are traced, are there in float32, and so is the language model where it
+    is small. They lie in a nameless file on the output's disk, so that the system can page them.
+
+    Raises:
+        CheckpointError: the checkpoint is missing, broken, or its weights are not the config's.
+        ConfigError: the frame size is malformed, or there are fewer decoder layers than asked for.
+        OutputError: the disk has no room for that file.
+    """
+    size, folder = options.fixed_size, options.checkpoint
+    source = open_weights(folder)
+    config = load_config(folder)
+    check_weights(source, config, folder)
+    model = empty_model(_cut(config, options.layers))
+    parts: tuple[Part, ...] = PARTS if part_values(model, "language") * 4 <= WHOLE else ("vision", "detector")
+    check_room(options.bundle, 4 * sum(part_values(model, part) for part in parts))
+    fill_mapped(model, source, parts, existing_folder(options.bundle))
+    return GraphBuilder(model, size, source, None if options.layers is None else config.language.layers)
+
+
+def part_values(model: DevilModel, part: Part) -> int:
+    """How many values the weights of a part have together."""
+    return sum(weight.numel() for name, weight in model.named_parameters() if part_of(name) == part)
+
+
+def _cut(config: DevilConfig, layers: int | None) -> DevilConfig:
+    language = config.language
+    if layers is None:
+        return config
+    if not 1 <= layers <= language.layers:
+        raise ConfigError(f"--layers is {layers}", f"the model has 1 to {language.layers}")
+    return replace(config, language=replace(language, layers=layers))

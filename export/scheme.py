@@ -1,0 +1,49 @@
+"""What weight-only quantisation does to which weights of the language model."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from devil.errors import ConfigError
+
+Bits = Literal[4, 8, 16]  # 16: not quantised, the graph's own floating type
+BlockSize = Literal[32, 64, 128]
+
+HEAD = "lm_head"
+EMBEDDING = "model.embed_tokens"
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """How the language model's weights are quantised: symmetric integers with one scale per block.
+
+    Attributes:
+        bits: of the decoder's linear layers.
+        block: successive inputs of one output that share a scale.
+        embedding_bits: of the token embedding.
+        head_bits: of the readout to logits.
+    """
+
+    bits: Bits
+    block: BlockSize = 64
+    embedding_bits: Bits = 16
+    head_bits: Bits = 16
+
+    def bits_of(self, key: str) -> Bits:
+        """Bits of the linear layer `key`."""
+        return self.head_bits if key == HEAD else self.bits
+
+    def check(self, key: str, inputs: int) -> None:
+        """
+        Raises:
+            ConfigError: the blocks do not fit a layer with so many inputs.
+        """
+        if inputs % self.block:
+            smaller = [str(size) for size in (64, 32) if size < self.block and inputs % size == 0]
+            mend = f"use --block-size {smaller[0]}" if smaller else "use --precision fp16 for this model"
+            raise ConfigError(f"blocks of {self.block} do not divide the {inputs} inputs of {key}", mend)
+
+    def record(self, search: str) -> dict[str, Any]:
+        """What the manifest says."""
+        return {"weights": asdict(self), "symmetric": True, "axis": "inputs", "scales": search}
