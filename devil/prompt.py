@@ -117,17 +117,20 @@ class PromptWriter:
         vocab = self.config.language.vocab
         return [self._ids[TURN_START], *self.text("user\n"), *range(vocab, vocab + kept)]
 
+    def opening(self, is_image: bool = False) -> list[int]:
+        """The beginning of every instruction, whatever the sentence."""
+        before, _ = _around_query(is_image)
+        return [*self.text("\n" + before), self._ids[QUERY_START]]
+
     def instruction(self, sentence: str, is_image: bool = False) -> list[int]:
         """Everything after the visual tokens, up to where the answer begins.
 
         Raises:
             SentenceError: the sentence is empty or no valid text.
         """
-        template = image_instruction if is_image else stvg_instruction
-        before, after = template("\0").split(f"{QUERY_START}\0{QUERY_END}")
+        _, after = _around_query(is_image)
         return [
-            *self.text("\n" + before),
-            self._ids[QUERY_START],
+            *self.opening(is_image),
             *self.text(checked_sentence(sentence)),
             self._ids[QUERY_END],
             *self.text(after),
@@ -160,3 +163,10 @@ class PromptWriter:
                 f"the tokenizer lacks the token {token}", "use the tokenizer.json of a DEViL checkpoint"
             )
         return found
+
+
+def _around_query(is_image: bool) -> tuple[str, str]:
+    """The instruction's text before and behind the query."""
+    template = image_instruction if is_image else stvg_instruction
+    before, after = template("\0").split(f"{QUERY_START}\0{QUERY_END}")
+    return before, after

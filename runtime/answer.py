@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,7 +81,7 @@ class Answer:
         Raises:
             OutputError: the file cannot be written.
         """
-        write_text(path, json.dumps(self.to_json(), indent=1) + "\n")
+        save_document(self.to_json(), path)
 
     def render(self, path: str | os.PathLike, progress: Callable[[int, int], None] | None = None) -> None:
         """Writes the video with the tube, the sentence and the span drawn on it; an image for an image.
@@ -94,6 +94,19 @@ class Answer:
         span = (self.span.start + self.origin, self.span.end + self.origin) if self.span else None
         boxes = boxes_per_frame(self.tube, [float(time) for time in self.info.times]) if self.tube else {}
         render(self.info, boxes, self.sentence, span, Path(path), progress)
+
+
+def answers_document(answers: Sequence[Answer]) -> dict[str, Any]:
+    """The JSON document of several answers about one file."""
+    return {"schema": SCHEMA, "answers": [answer.to_json() for answer in answers]}
+
+
+def save_document(document: Mapping[str, Any], path: str | os.PathLike) -> None:
+    """
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    write_text(path, json.dumps(document, indent=1) + "\n")
 
 
 def boxes_per_frame(tube: Tube, times: list[float]) -> dict[int, np.ndarray]:

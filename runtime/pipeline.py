@@ -88,6 +88,7 @@ class Video:
         with self._watch.stage("read"):
             self.clip = load_clip(path, grounder.config, grounder.bundle.manifest.frame_size, segment)
         self.tubes = TubeFinder(self.clip, grounder.backbone, grounder.grounder, progress)
+        self._opening = grounder.writer.opening(self.clip.info.is_image)
         prefix = self._prefix()
         self._session = LanguageSession(grounder.language, grounder.config)
         self._session.check_prefix(len(prefix))
@@ -148,7 +149,7 @@ class Video:
             heard[index].append(token)
             on_text(index, writer.decode(heard[index]))
 
-        prompts = [writer.instruction(sentence, is_image) for sentence in sentences]
+        prompts = [writer.instruction(sentence, is_image)[len(self._opening) :] for sentence in sentences]
         generations = self._session.generate(prompts, draft=draft, on_token=on_token if on_text else None)
         for said in generations:
             if said.finished:
@@ -188,9 +189,11 @@ class Video:
         )
 
     def _prefix(self) -> list[int]:
-        kept = self.clip.kept.sum(1).tolist()
+        """All that every sentence's prompt begins with, the words of the instruction too."""
+        kept, is_image = self.clip.kept.sum(1).tolist(), self.clip.info.is_image
         writer = self._grounder.writer
-        return writer.image_prefix(kept[0]) if self.clip.info.is_image else writer.video_prefix(self.clip.times, kept)
+        seen = writer.image_prefix(kept[0]) if is_image else writer.video_prefix(self.clip.times, kept)
+        return seen + self._opening
 
     def _visual_tokens(self) -> np.ndarray:
         """The kept visual tokens of all sampled frames, [V, hidden]."""

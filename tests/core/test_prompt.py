@@ -84,6 +84,14 @@ def test_line_breaks_in_a_sentence_are_spaces(writer):
     assert writer.instruction(" a\n b ") == writer.instruction("a b")
 
 
+@pytest.mark.parametrize("is_image", [False, True])
+def test_every_instruction_begins_with_the_opening(writer, config, is_image):
+    opening = writer.opening(is_image)
+    assert opening[-1] == config.tokens.query_start
+    for sentence in ("the red circle", " <query> x"):
+        assert writer.instruction(sentence, is_image)[: len(opening)] == opening
+
+
 def test_answers_come_back_as_text(writer, tokenizer_path):
     text = stvg_answer(3.2, 7.9)
     ids = writer.answer(text)

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import av
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -63,6 +64,63 @@ def test_the_answers_document_is_the_documented_one(capsys, bundle, clip_path):
     docs = (Path(__file__).parents[2] / "docs" / "answer.md").read_text()
     rows = [line.split("|")[1] for line in docs.splitlines() if line.startswith("| `")]
     assert {key.strip(" `") for row in rows for key in row.split(",")} == keys
+
+
+@pytest.fixture
+def lines(tmp_path):
+    """A file of two sentences, as an editor on Windows may write it."""
+    path = tmp_path / "lines.txt"
+    path.write_bytes(f"\ufeff{SENTENCE}\r\n\r\n  \na blue square\r\n".encode())
+    return path
+
+
+def test_a_file_of_sentences_gets_a_list_of_the_same_answers(capsys, bundle, clip_path, lines, tmp_path):
+    asked = ("--sentences", lines, "--output", tmp_path / "answers.json")
+    code, out, err = run(capsys, clip_path, *asked, "--bundle", bundle, "--json")
+    assert (code, err) == (0, "")
+    document = json.loads(out.splitlines()[-1])
+    assert json.loads((tmp_path / "answers.json").read_text()) == document
+    assert document.keys() == {"schema", "answers"}
+    assert [answer["sentence"] for answer in document["answers"]] == [SENTENCE, "a blue square"]
+    for answer in document["answers"]:
+        _, out, _ = run(capsys, clip_path, answer["sentence"], "--bundle", bundle, "--json")
+        alone = json.loads(out.splitlines()[-1])
+        assert answer.keys() == alone.keys()
+        assert {key: answer[key] for key in ("text", "span")} == {key: alone[key] for key in ("text", "span")}
+        assert answer["tube"]["frames"] == alone["tube"]["frames"]
+        np.testing.assert_allclose(answer["tube"]["boxes"], alone["tube"]["boxes"], atol=0.02)
+
+
+def test_answers_without_box_fail_after_all_are_written(capsys, scripted, clip_path, lines, tmp_path):
+    bundle = scripted("from 0.4 to 1.0")[1]
+    outputs = ("--output", tmp_path / "a.json")
+    code, out, err = run(capsys, clip_path, "--sentences", lines, "--bundle", bundle, *outputs, "--json")
+    assert code == 1
+    assert "2 of 2 answers name no object" in err
+    assert json.loads(out.splitlines()[-1]) == json.loads((tmp_path / "a.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [(None, "cannot be read"), (b"\n \n", "holds no sentence"), (b"\xff\xfe\x00x", "not UTF-8"), (b"a\n", "no bundle")],
+)
+def test_a_file_of_sentences_that_cannot_be_used_is_refused(capsys, clip_path, tmp_path, content, line):
+    path = tmp_path / "asked.txt"
+    if content is not None:
+        path.write_bytes(content)
+    assert line in refused(capsys, clip_path, "--sentences", path, "--bundle", "no bundle")
+
+
+@pytest.mark.parametrize("other", [(SENTENCE,), ("--render", "x.mp4"), ("--demo",)])
+def test_a_file_of_sentences_goes_with_nothing_that_means_one(capsys, clip_path, lines, other):
+    code, _, err = run(capsys, clip_path, *other, "--sentences", lines)
+    assert code == 2
+    assert "--sentences goes with no" in err
+
+
+def test_the_file_of_sentences_is_never_overwritten(capsys, clip_path, lines):
+    arguments = ("--sentences", lines, "--output", lines, "--force", "--bundle", "no bundle is opened")
+    assert "the file of sentences itself" in refused(capsys, clip_path, *arguments)
 
 
 def test_an_image_is_answered_with_an_image(capsys, bundle, tmp_path):
