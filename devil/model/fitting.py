@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -27,6 +27,14 @@ def empty_model(config: DevilConfig) -> DevilModel:
         return DevilModel(config).eval()
 
 
+def expected_shapes(config: DevilConfig, entries: Mapping[str, Entry]) -> dict[str, tuple[int, ...]]:
+    """The shape of every weight that `entries` must have; savers may write a tied lm_head or leave it out."""
+    expected = {name: tuple(tensor.shape) for name, tensor in empty_model(config).state_dict().items()}
+    if config.language.tied and HEAD not in entries:
+        del expected[HEAD]
+    return expected
+
+
 def check_weights(source: WeightSource, config: DevilConfig, what: object) -> None:
     """Refuses weights that are not exactly the config's.
 
@@ -36,13 +44,16 @@ def check_weights(source: WeightSource, config: DevilConfig, what: object) -> No
     Raises:
         CheckpointError: the config contradicts the weights, or a key is missing, unexpected, misshapen or no float.
     """
-    entries = dict(source.entries)
-    expected = {name: tuple(tensor.shape) for name, tensor in empty_model(config).state_dict().items()}
-    if config.language.tied:
-        expected.pop(HEAD)
-        if HEAD in entries:  # savers may write the shared weight twice
-            expected[HEAD] = expected[EMBEDDING]
-    _check_sizes(entries, config, what)
+    check_sizes(source.entries, config, what)
+    check_entries(source.entries, expected_shapes(config, source.entries), what)
+
+
+def check_entries(entries: Mapping[str, Entry], expected: Mapping[str, tuple[int, ...]], what: object) -> None:
+    """Accounts for every key.
+
+    Raises:
+        CheckpointError: a key is missing, unexpected, misshapen or no float.
+    """
     misshapen = [
         f"{key} {entries[key].shape} (expected {shape})"
         for key, shape in expected.items()
@@ -69,8 +80,12 @@ def listed(names: Iterable[str], shown: int = 5) -> str:
     return ", ".join(names[:shown]) + more
 
 
-def _check_sizes(entries: dict[str, Entry], config: DevilConfig, what: object) -> None:
-    """Names a config that is another model's by its sizes, rather than by hundreds of keys."""
+def check_sizes(entries: Mapping[str, Entry], config: DevilConfig, what: object) -> None:
+    """Names a config that is another model's by its sizes, rather than by hundreds of keys.
+
+    Raises:
+        CheckpointError: the config contradicts the weights.
+    """
     found: dict[str, int] = {}
     if EMBEDDING in entries and len(entries[EMBEDDING].shape) == 2:
         found["vocab_size"], found["hidden_size"] = entries[EMBEDDING].shape

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
-import shutil
 import sys
 import zlib
 from collections.abc import Callable, Iterator
@@ -18,15 +16,12 @@ import tyro
 
 from devil.command import Flag, run_command
 from devil.config import PRESETS, DevilConfig, LanguageConfig, TokenConfig
-from devil.config_json import to_hf
-from devil.errors import OutputError, UsageError
-from devil.files import atomic_directory
+from devil.errors import UsageError
+from devil.model.stream import SHARD_BYTES, Dtype, write_checkpoint
 from devil.progress import Progress, ProgressBars, no_progress
 
 Size = Literal["2-layer", "0.5b", "7b"]
-Dtype = Literal["float16", "bfloat16", "float32"]
 
-_STORED = {"float16": "F16", "bfloat16": "BF16", "float32": "F32"}
 _BLOCK = 4_194_301  # random values that all tensors are cut from; prime, so that no two rows begin at the same one
 _WRITERS = ("o_proj.weight", "out_proj.weight", "down_proj.weight", "fc2.weight")  # write to the residual stream
 
@@ -62,7 +57,7 @@ class RandomCheckpointOptions:
     dtype: Dtype = "float16"
     """Type of the weights."""
 
-    shard_bytes: Annotated[int, tyro.conf.arg(metavar="BYTES")] = 5_000_000_000
+    shard_bytes: Annotated[int, tyro.conf.arg(metavar="BYTES")] = SHARD_BYTES
     """Weights beyond so many bytes are split into shards."""
 
     seed: int = 0
@@ -87,24 +82,11 @@ def write_random_checkpoint(options: RandomCheckpointOptions, progress: Progress
     """
     from devil.model.fitting import empty_model
     from devil.model.stand_in_tokenizer import stand_in_tokenizer
-    from devil.model.stream import total_bytes, write_shards
 
     config = _config(options)
     shapes = {name: tuple(weight.shape) for name, weight in empty_model(config).named_parameters()}
-    total = total_bytes(shapes, _STORED[options.dtype])
-    _check_room(options.output, total)
-    done = 0
-
-    def wrote(count: int) -> None:
-        nonlocal done
-        done += count
-        progress("bytes", done, total)
-
-    with atomic_directory(options.output) as folder:
-        (folder / "config.json").write_text(json.dumps(to_hf(config), indent=2) + "\n", encoding="utf-8")
-        stand_in_tokenizer().save(str(folder / "tokenizer.json"))
-        pieces = _pieces(shapes, config.language.layers, options)
-        write_shards(folder, shapes, _STORED[options.dtype], pieces, options.shard_bytes, wrote)
+    pieces = _pieces(shapes, config.language.layers, options)
+    write_checkpoint(options.output, config, stand_in_tokenizer(), pieces, options.dtype, options.shard_bytes, progress)
     return config
 
 
@@ -115,16 +97,6 @@ def _config(options: RandomCheckpointOptions) -> DevilConfig:
     if options.layers is None:
         return config
     return dataclasses.replace(config, language=dataclasses.replace(config.language, layers=options.layers))
-
-
-def _check_room(output: Path, total: int) -> None:
-    if output.exists():
-        raise OutputError(f"{output} exists", "remove it or name another folder")
-    above = next(folder for folder in output.absolute().parents if folder.exists())
-    free = shutil.disk_usage(above).free
-    if free < total:
-        needed = f"{total / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB free"
-        raise OutputError(f"cannot write {output} ({needed})", "free some space or choose another output path")
 
 
 def _pieces(

@@ -35,18 +35,28 @@ def open_weights(folder: str | os.PathLike, base: str | os.PathLike | None = Non
         CheckpointError: no weights are there, their files are broken, or the adapter does not fit its base.
     """
     folder = local_folder(folder)
-    format_name = next((name for name in _FORMATS if _holds(folder, name)), None)
-    if is_unmerged(folder):
-        if format_name is not None:
-            raise CheckpointError(f"{folder} holds an adapter and whole weights", "keep them in folders of their own")
-        return open_unmerged(folder, open_weights(base or base_of(folder)))
-    if format_name is None:
+    if not is_unmerged(folder):
+        return Renamed(open_files(folder), _layout(folder))
+    if _format(folder) is not None:
+        raise CheckpointError(f"{folder} holds an adapter and whole weights", "keep them in folders of their own")
+    return open_unmerged(folder, open_weights(base or base_of(folder)))
+
+
+def open_files(folder: Path) -> WeightSource:
+    """The weights of a folder under the names that its files have, safetensors before pickles.
+
+    Raises:
+        CheckpointError: no weights are there, or their files are broken.
+    """
+    name = _format(folder)
+    if name is None:
         raise _nothing(folder)
-    return Renamed(open_shards(folder, format_name, _FORMATS[format_name]), _layout(folder))
+    return open_shards(folder, name, _FORMATS[name])
 
 
-def _holds(folder: Path, name: str) -> bool:
-    return (folder / name).is_file() or (folder / f"{name}.index.json").is_file()
+def _format(folder: Path) -> str | None:
+    found = (name for name in _FORMATS if (folder / name).is_file() or (folder / f"{name}.index.json").is_file())
+    return next(found, None)
 
 
 def _layout(folder: Path) -> Rename:
