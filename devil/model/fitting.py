@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
+from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from devil.config import DevilConfig
@@ -24,7 +25,12 @@ _LAYER = re.compile(r"model\.layers\.(\d+)\.")
 def empty_model(config: DevilConfig) -> DevilModel:
     """A model in evaluation mode whose weights are not there yet (on the meta device); its buffers are."""
     with _NoWeights():
-        return DevilModel(config).eval()
+        model = DevilModel(config).eval()
+    for module in model.modules():  # some small weights begin as ones or zeros
+        for name, weight in module.named_parameters(recurse=False):
+            if not weight.is_meta:
+                setattr(module, name, nn.Parameter(weight.to("meta")))
+    return model
 
 
 def expected_shapes(config: DevilConfig, entries: Mapping[str, Entry]) -> dict[str, tuple[int, ...]]:
@@ -105,6 +111,6 @@ class _NoWeights(TorchFunctionMode):
 
     def __torch_function__(self, function: Any, _types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
-        if function is torch.empty:  # what every weight begins as
+        if function is torch.empty:  # what nearly every weight begins as
             kwargs = kwargs | {"device": "meta"}
         return function(*args, **kwargs)
