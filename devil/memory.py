@@ -1,0 +1,248 @@
+"""How much memory a bundle will take, told before anything is loaded, and the largest settings that fit.
+
+What is counted: weights as the engine keeps them, the KV cache, the frames and features that a video keeps, and the
+activations of the hungriest graph. The estimates lean to the safe side; tests hold them against measured peaks.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+from devil.bundle import Manifest
+from devil.config import DevilConfig, level_shapes
+from devil.contract import GRAPHS, Precision
+from devil.errors import ConfigError, EngineError
+from devil.preprocess import detector_size, vision_size
+
+_ASPECT = (9, 16)  # of a video that nobody has looked at yet, height and width
+_BYTES: dict[Precision, int] = {"fp32": 4, "fp16": 2, "bf16": 2}
+
+# What ONNX Runtime's CPU provider keeps, per byte of a graph's files. Weights of half precision and below become
+# float32, or are packed anew, beside a first copy that is freed late: measured 1.0, 2.5, 2.5 and up to 2.6.
+_KEPT = {"fp32": 1.1, "fp16": 2.7, "bf16": 2.7, "int8": 2.8, "int4": 2.8}
+_LOADED_BEFORE = 200 << 20  # Python and its packages, the engine, the video decoder
+
+# Batches and chunks of devil.runtime, which these estimates follow.
+BATCH_PIXELS = 1 << 20
+BATCH_PATCHES = 1 << 14
+CHUNK = 512
+SCORE_BYTES = 128 << 20
+CACHE_STEP = 256
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a video may take; None leaves the model's own number.
+
+    Attributes:
+        frames: sampled for the language model, and given to the detector.
+        tokens: visual tokens of all of them.
+        context: slots of the KV cache: video, sentences and answers.
+    """
+
+    frames: int | None = None
+    tokens: int | None = None
+    context: int | None = None
+
+    def applied(self, config: DevilConfig) -> DevilConfig:
+        """The config with these limits in place of its own.
+
+        Raises:
+            ConfigError: a limit below 1, above the model's context, or too small for an answer.
+        """
+        for name, value in vars(self).items():
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} is limited to {value}", "give at least 1")
+        language = config.language
+        if self.context is not None:
+            if self.context > language.context:
+                raise ConfigError(
+                    f"a context of {self.context} is more than the model's {language.context}", "lower --context"
+                )
+            if self.context <= config.max_new_tokens:
+                raise ConfigError(
+                    f"a context of {self.context} does not hold an answer of {config.max_new_tokens} tokens",
+                    "raise --context",
+                )
+            language = replace(language, context=self.context)
+        return replace(
+            config,
+            language=language,
+            frames=self.frames or config.frames,
+            max_tokens=max(self.tokens or config.max_tokens, self.frames or 0),
+        )
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """Bytes by purpose, on one engine."""
+
+    weights: int
+    cache: int
+    video: int
+    activations: int
+
+    @property
+    def total(self) -> int:
+        return _LOADED_BEFORE + self.weights + self.cache + self.video + self.activations
+
+    def __str__(self) -> str:
+        parts = ", ".join(f"{name} {value / 1e9:.2f}" for name, value in vars(self).items())
+        return f"{self.total / 1e9:.2f} GB ({parts})"
+
+
+def plan(manifest: Manifest, config: DevilConfig, size: tuple[int, int] | None = None) -> MemoryPlan:
+    """What a bundle takes for one video on ONNX Runtime's CPU provider.
+
+    Args:
+        manifest: of the bundle; gives the files' sizes and types.
+        config: the bundle's, with limits applied.
+        size: (height, width) of the video in pixels; a 16:9 one of the detector's size by default.
+    """
+    sketch = _Sketch(manifest, config, size or _assumed_size(config))
+    return MemoryPlan(sketch.weights, sketch.cache, sketch.video, sketch.activations)
+
+
+def check_fits(manifest: Manifest, config: DevilConfig, available: int, size: tuple[int, int] | None = None) -> None:
+    """Refuses what cannot fit.
+
+    Raises:
+        EngineError: it does not; the message names what would.
+    """
+    needed = plan(manifest, config, size)
+    if needed.total <= available:
+        return
+    frames = largest_frames(manifest, config, available, size)
+    mend = f"--max-frames {frames} fits" if frames else "even one frame is too much: use a smaller precision or machine"
+    raise EngineError(f"this needs {needed}, and {available / 1e9:.2f} GB are free", mend)
+
+
+def largest_frames(
+    manifest: Manifest, config: DevilConfig, available: int, size: tuple[int, int] | None = None
+) -> int | None:
+    """The most frames that fit, with visual tokens and context in proportion; None where not even one does."""
+    low, high = 0, config.frames
+    while low < high:
+        middle = (low + high + 1) // 2
+        tokens = max(middle, config.max_tokens * middle // config.frames)
+        fits = plan(manifest, replace(config, frames=middle, max_tokens=tokens), size).total <= available
+        low, high = (middle, high) if fits else (low, middle - 1)
+    return low or None
+
+
+def available_memory() -> int:
+    """Bytes that a new process may take: what the machine has free, or what is left of its control group's limit."""
+    free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        free = next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:"))
+        group = Path("/sys/fs/cgroup")
+        limit, used = ((group / name).read_text(encoding="ascii").strip() for name in ("memory.max", "memory.current"))
+        return free if limit == "max" else min(free, int(limit) - int(used))
+    except (OSError, StopIteration, ValueError):
+        return free  # not Linux, or no control group with a limit
+
+
+def graph_bytes(manifest: Manifest) -> Mapping[str, int]:
+    """Bytes of every graph's files."""
+    return {
+        graph: sum(record.bytes for name, record in manifest.files.items() if name.startswith(f"{graph}.onnx"))
+        for graph in GRAPHS
+    }
+
+
+def _assumed_size(config: DevilConfig) -> tuple[int, int]:
+    return detector_size(*_ASPECT, config.detector)
+
+
+@dataclass(frozen=True)
+class _Sketch:
+    """The sizes behind a plan. All graphs compute in float32 on a CPU, whatever their files hold."""
+
+    manifest: Manifest
+    config: DevilConfig
+    size: tuple[int, int]
+
+    @property
+    def weights(self) -> int:
+        return sum(round(size * _KEPT[self._stored(graph)]) for graph, size in graph_bytes(self.manifest).items())
+
+    def _stored(self, graph: str) -> str:
+        return self.manifest.precision if graph == "language" else self.manifest.graph_precision(graph)
+
+    @cached_property
+    def frame(self) -> tuple[int, int]:
+        """(height, width) that the detector sees."""
+        return self.manifest.frame_size or detector_size(*self.size, self.config.detector)
+
+    @cached_property
+    def tokens(self) -> int:
+        """Visual tokens of one frame."""
+        side = self.config.vision.side
+        height, width = vision_size(*self.size, self.config.frames, self.config)
+        return height * width // side**2
+
+    @property
+    def slots(self) -> int:
+        """Of the KV cache: the prompt tells a time before every frame, and one sentence is asked and answered."""
+        prompt = self.config.frames * (self.tokens + 12) + self.config.max_new_tokens + CACHE_STEP
+        return min(-(-prompt // CACHE_STEP) * CACHE_STEP, self.config.language.context)
+
+    @property
+    def cache(self) -> int:
+        """Twice: growing copies it, and a step may hold the part that is attended to."""
+        language = self.config.language
+        per_slot = 2 * language.layers * language.kv_heads * language.head_dim
+        return 2 * self.slots * per_slot * _BYTES[self.manifest.graph_precision("language")]
+
+    @property
+    def video(self) -> int:
+        """Frames and patches as bytes, visual tokens, and the detector's features of every frame."""
+        config, (height, width) = self.config, self.frame
+        pixels = 3 * height * width + 3 * self.tokens * config.vision.side**2
+        features = sum(rows * columns for rows, columns in level_shapes(height, width)) * config.detector.hidden
+        return config.frames * (2 * pixels + 4 * self.tokens * config.language.hidden + 4 * features)
+
+    @property
+    def activations(self) -> int:
+        """Of all graphs: every session keeps its arena."""
+        return self._vision + self._language + self._backbone + self._grounder
+
+    @property
+    def _vision(self) -> int:
+        vision, patches = self.config.vision, self.tokens * self.config.vision.merge**2
+        batch = min(max(1, BATCH_PATCHES // patches), self.config.frames)
+        per_patch = 8 * vision.hidden + 2 * vision.mlp + 2 * vision.heads * patches
+        return 4 * batch * patches * per_patch
+
+    @property
+    def _language(self) -> int:
+        language, rows = self.config.language, min(CHUNK, self.slots)
+        scores = min(SCORE_BYTES, 4 * language.heads * rows * self.slots)
+        return 3 * scores + 4 * rows * (10 * language.hidden + 3 * language.mlp) + 4 * 32 * language.vocab
+
+    @property
+    def _batch(self) -> int:
+        """Detector frames of one run."""
+        height, width = self.frame
+        return min(max(1, BATCH_PIXELS // (height * width)), self.config.frames)
+
+    @property
+    def _backbone(self) -> int:
+        """Its first stage, a sixteenth of the pixels, is the widest."""
+        height, width = self.frame
+        swin = self.config.detector.backbone
+        per_token = 12 * swin.embed + 3 * swin.heads[0] * swin.window**2
+        return 4 * self._batch * height * width // swin.patch**2 * per_token
+
+    @property
+    def _grounder(self) -> int:
+        """An encoder layer; without our library deformable attention holds every sampled value."""
+        detector = self.config.detector
+        length = sum(rows * columns for rows, columns in level_shapes(*self.frame))
+        per_position = 10 * detector.hidden + 2 * detector.ffn + 2 * detector.hidden * detector.levels * detector.points
+        return 4 * self._batch * length * per_position

@@ -1,0 +1,108 @@
+"""The memory planner: what it refuses, and its estimates against measured peaks."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import pytest
+
+from devil.bundle import FileRecord, Manifest, read_manifest
+from devil.config import PRESETS
+from devil.contract import GRAPHS
+from devil.errors import ConfigError, EngineError
+from devil.memory import Limits, available_memory, check_fits, largest_frames, plan
+
+SIZES = {"vision": 1_000_000_000, "language": 15_000_000_000, "backbone": 180_000_000, "grounder": 120_000_000}
+
+
+def manifest(precision="fp32", preset="7b", sizes=SIZES):
+    files = {f"{graph}.onnx": FileRecord(sizes[graph], "") for graph in GRAPHS} | {"tokenizer.json": FileRecord(9, "")}
+    return Manifest("model", precision, PRESETS[preset], files)
+
+
+def test_weights_cache_video_and_activations_make_the_whole():
+    told = manifest()
+    planned = plan(told, told.config)
+    assert planned.weights == pytest.approx(1.1 * sum(SIZES.values()))
+    parts = planned.weights + planned.cache + planned.video + planned.activations
+    assert 0 < planned.total - parts < 1e9  # Python and the engine
+    assert f"{planned.total / 1e9:.2f} GB" in str(planned)
+
+
+def test_the_cache_is_two_copies_of_keys_and_values_for_every_slot():
+    told = manifest()
+    language = told.config.language
+    small = dataclasses.replace(told.config, language=dataclasses.replace(language, context=1024))
+    per_slot = 2 * language.layers * language.kv_heads * (language.hidden // language.heads) * 4
+    assert plan(told, small).cache == 2 * 1024 * per_slot
+
+
+def test_fewer_frames_and_tokens_take_less():
+    told = manifest()
+    whole = plan(told, told.config)
+    half = plan(told, Limits(frames=told.config.frames // 2, tokens=told.config.max_tokens // 4).applied(told.config))
+    assert half.video < whole.video
+    assert half.cache < whole.cache
+    assert half.weights == whole.weights
+
+
+def test_what_does_not_fit_is_refused_with_the_most_frames_that_do():
+    told = manifest()
+    needed = plan(told, told.config).total
+    check_fits(told, told.config, needed)
+    with pytest.raises(EngineError, match="--max-frames") as refused:
+        check_fits(told, told.config, needed - 1)
+    frames = int(refused.value.mend.split("--max-frames ")[1].split()[0])
+    assert 0 < frames < told.config.frames
+    tokens = told.config.max_tokens * frames // told.config.frames
+    check_fits(told, Limits(frames=frames, tokens=tokens).applied(told.config), needed - 1)
+
+
+def test_a_machine_too_small_for_the_weights_is_told_so():
+    told = manifest()
+    assert largest_frames(told, told.config, 2 << 30) is None
+    with pytest.raises(EngineError, match="even one frame is too much"):
+        check_fits(told, told.config, 2 << 30)
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        (Limits(frames=0), "frames is limited to 0"),
+        (Limits(tokens=-4), "tokens is limited to -4"),
+        (Limits(context=10**6), "more than the model's"),
+        (Limits(context=2), "does not hold an answer"),
+    ],
+)
+def test_limits_that_cannot_be_meant_are_refused(limits, message):
+    with pytest.raises(ConfigError, match=message):
+        limits.applied(PRESETS["tiny"])
+
+
+def test_no_limits_leave_the_config_as_it_is():
+    assert Limits().applied(PRESETS["tiny"]) == PRESETS["tiny"]
+
+
+def test_free_memory_is_some_but_not_more_than_the_machine_has():
+    import os
+
+    assert 1 << 20 < available_memory() <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+_PEAK = """
+import json, re, sys
+from devil.assets import demo_request
+from devil.runtime.pipeline import Grounder
+path, sentence = demo_request()
+Grounder.open(sys.argv[1], threads=1).encode(path).ground(sentence)
+print(int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) << 10)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_a_run_stays_within_its_plan_and_the_plan_is_no_wild_guess(bundle):
+    done = subprocess.run([sys.executable, "-c", _PEAK, bundle], capture_output=True, text=True, check=True)
+    peak = json.loads(done.stdout.splitlines()[-1])
+    told = read_manifest(bundle)
+    assert peak <= plan(told, told.config).total <= 3 * peak
