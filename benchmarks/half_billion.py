@@ -82,7 +82,7 @@ class Reference:
     def decode(self) -> None:
         """One token behind the context."""
         self.model(torch.tensor([[7]]), past_key_values=self._cache)
-        self._cache.crop(self._ids.shape[1])
+        self._cache.crop(-1)
 
 
 class Genai:

@@ -82,13 +82,13 @@ class PackedCache:
         if end > self.cache.capacity:
             self.cache.grow(-(-end // CACHE_STEP) * CACHE_STEP)
         chunk = max(1, min(chunk, SCORE_BYTES // (4 * self._config.heads * max(end, 1))))
-        found = [self._nothing()]
+        found = []
         for start in range(0, len(ids), chunk):
             rows = slice(start, min(start + chunk, len(ids)))
             found.append(self._step(ids[rows], positions[rows], first + start, np.flatnonzero(asked[rows])))
             if on_chunk is not None:
                 on_chunk(rows.stop, len(ids))
-        logits, hidden = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        logits, hidden = map(_joined, zip(*found, strict=True)) if found else self._nothing()
         borders = np.cumsum([piece.asked for piece in pieces])[:-1]
         slots = np.split(np.arange(first, end), np.cumsum(sizes)[:-1])
         return list(map(Readout, slots, np.split(logits, borders), np.split(hidden, borders)))
@@ -125,3 +125,8 @@ class PackedCache:
             return ids, np.zeros((1, self._config.hidden), np.float32)
         first, last = int(rows.min()), int(rows.max())
         return np.where(ids >= vocab, ids - first, ids), self.table[first : last + 1]
+
+
+def _joined(parts: tuple[np.ndarray, ...]) -> np.ndarray:
+    """One array; a single part is not copied."""
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
