@@ -104,13 +104,13 @@ class ModelAnswerer:
         for package in ("torch", "transformers", "safetensors"):
             if importlib.util.find_spec(package) is None:
                 raise MissingPackageError(package, "evaluating a checkpoint", "model")
-        from devil.model.checkpoint import TOKENIZER, load_model
+        from devil.model.checkpoint import load_model, tokenizer_file
         from devil.model.inference import TorchGrounder
         from devil.prompt import PromptWriter
 
         model = load_model(folder)
         self._config = model.devil
-        self._grounder = TorchGrounder(model, PromptWriter(folder / TOKENIZER, model.devil))
+        self._grounder = TorchGrounder(model, PromptWriter(tokenizer_file(folder), model.devil))
         self.identity = {
             "model": folder.resolve().name,
             "precision": "fp32",

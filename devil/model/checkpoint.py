@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Collection
+from pathlib import Path
 from typing import Literal, get_args
 
 import torch
@@ -15,9 +16,11 @@ from torch import Tensor, nn
 from devil.config_json import load_config, to_hf
 from devil.errors import CheckpointError
 from devil.files import atomic_directory
+from devil.model.adapters import base_of, is_unmerged
 from devil.model.devil import DevilModel
 from devil.model.fitting import EMBEDDING, HEAD, check_weights, empty_model
 from devil.model.hub import local_folder
+from devil.model.sources.base import COPY_AGAIN
 from devil.model.weights import WeightSource, open_weights
 
 WEIGHTS = "model.safetensors"
@@ -56,6 +59,20 @@ def load_model(
     model = empty_model(config)
     fill(model, source, parts)
     return model
+
+
+def tokenizer_file(folder: str | os.PathLike, base: str | os.PathLike | None = None) -> Path:
+    """The tokenizer.json of a checkpoint folder; an unmerged one may leave it to its base.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    folder = local_folder(folder)
+    if (folder / TOKENIZER).is_file():
+        return folder / TOKENIZER
+    if is_unmerged(folder):
+        return tokenizer_file(base or base_of(folder))
+    raise CheckpointError(f"{folder} lacks {TOKENIZER}", COPY_AGAIN)
 
 
 def fill(model: DevilModel, source: WeightSource, parts: Collection[Part]) -> None:

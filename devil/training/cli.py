@@ -47,7 +47,8 @@ class TrainOptions:
     root: Folder = None
     """Folder of the videos or images, and for VidSTG of VidOR's annotations. By default the annotations' own."""
     model: Folder = None
-    """Checkpoint folder to start from. By default the shipped devil-tiny."""
+    """Checkpoint folder, or Hub id, to start from. By default the shipped devil-tiny. From other published weights,
+    begin with python -m devil.model.starting."""
     epochs: float = 2.0
     """Passes over the data."""
     steps: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")] = None
@@ -101,7 +102,7 @@ def run(options: TrainOptions) -> dict[str, Any]:
     import torch
     from accelerate import Accelerator, DistributedDataParallelKwargs
 
-    from devil.model.checkpoint import TOKENIZER, load_model, save_model
+    from devil.model.checkpoint import load_model, save_model, tokenizer_file
     from devil.prompt import PromptWriter
     from devil.training.grounding import GroundingObjective, record_batch
     from devil.training.loop import LoopConfig, permuted, train
@@ -121,7 +122,7 @@ def run(options: TrainOptions) -> dict[str, Any]:
         accelerator.init_trackers("events")
     model = load_model(start)
     model.devil = dataclasses.replace(model.devil, frames=options.frames or model.devil.frames)
-    writer = PromptWriter(start / TOKENIZER, model.devil)
+    writer = PromptWriter(tokenizer_file(start), model.devil)
     adapted = add_lora(model, options.lora) if options.lora else None
     if options.checkpointing:
         model.gradient_checkpointing_enable()
@@ -145,7 +146,7 @@ def run(options: TrainOptions) -> dict[str, Any]:
     if accelerator.is_main_process:
         model = adapted.merge_and_unload() if adapted is not None else model
         dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[options.save_as]
-        save_model(model.eval(), options.output, start / TOKENIZER, dtype)
+        save_model(model.eval(), options.output, tokenizer_file(start), dtype)
     return {
         "checkpoint": str(options.output),
         "steps": steps,

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from devil.errors import CheckpointError
-from devil.model.checkpoint import TOKENIZER, load_model, save_model
+from devil.model.checkpoint import TOKENIZER, load_model, save_model, tokenizer_file
 from devil.model.weights import open_weights
 from tests.tiny import tiny_checkpoint, tiny_model
 
@@ -180,3 +180,11 @@ def test_an_unknown_trained_weight_is_named(unmerged):
     torch.save(torch.load(path, weights_only=True) | {"base_model.model.model.extra": torch.ones(2)}, path)
     with pytest.raises(CheckpointError, match=r"unknown weights: model\.extra"):
         load_model(unmerged)
+
+
+def test_the_tokenizer_is_the_folders_own_or_its_bases(unmerged, base):
+    assert tokenizer_file(unmerged) == unmerged / TOKENIZER
+    (unmerged / TOKENIZER).unlink()
+    assert tokenizer_file(unmerged) == base / TOKENIZER
+    with pytest.raises(CheckpointError, match=r"lacks tokenizer\.json"):
+        tokenizer_file(unmerged, base=unmerged.parent)
