@@ -35,13 +35,14 @@ def starting_config(
         tokenizer: of `starting_tokenizer`.
 
     Raises:
-        CheckpointError: a config.json is missing or broken, or no folder describes a vision encoder.
+        CheckpointError: a config.json is missing or broken, no folder describes a vision encoder, or the base has fewer
+            embeddings than there are tokens.
         ConfigError: the sizes contradict each other.
     """
     values = read_json(base / "config.json")
     text = values.get("text_config") or values
     tied = values.get("tie_word_embeddings", text.get("tie_word_embeddings", False))
-    return from_hf(
+    config = from_hf(
         text
         | {token: tokenizer.token_to_id(text) for token, text in _TOKENS.items()}
         | {
@@ -51,6 +52,13 @@ def starting_config(
             "detector_config": dataclasses.asdict(detector) if detector else values.get("detector_config"),
         }
     )
+    rows, needed = config.language.vocab, tokenizer.get_vocab_size()
+    if needed > rows:
+        raise CheckpointError(
+            f"{base} has {rows} embeddings for {needed} tokens, with DEViL's",
+            "resize its embeddings with transformers' resize_token_embeddings",
+        )
+    return config
 
 
 def starting_tokenizer(base: Path) -> Tokenizer:

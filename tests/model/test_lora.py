@@ -100,6 +100,42 @@ def test_half_precision_is_merged_as_peft_does(base, tmp_path, dtype, suffix):
     check_same(tmp_path / "unmerged", write_unmerged(tmp_path / "unmerged", tmp_path / "half", dtype, suffix))
 
 
+def test_an_adapter_saved_in_half_precision_is_merged_as_peft_loads_it(unmerged, base):
+    change_adapter(unmerged, lambda tensors: tensors.update({key: tensors[key].half() for key in tensors}))
+    adapted = peft.PeftModel.from_pretrained(load_model(base), str(unmerged)).merge_and_unload()
+    source = open_weights(unmerged)
+    for key in (key for key in adapted.state_dict() if "_proj" in key and "model.layers" in key):
+        assert torch.equal(source.read(key), adapted.state_dict()[key]), key
+
+
+def test_a_large_weight_is_merged_in_pieces_to_the_same_values(unmerged, monkeypatch):
+    key = "model.layers.0.mlp.down_proj.weight"
+    whole = open_weights(unmerged).read(key)
+    monkeypatch.setattr("devil.model.sources.lora._PIECE", 3 * whole.shape[1] + 1)  # 32 rows, three at a time
+    torch.testing.assert_close(open_weights(unmerged).read(key), whole, rtol=0, atol=1e-6)
+
+
+def test_a_base_that_knows_no_detector_gets_it_from_what_was_trained_whole(unmerged, base, tmp_path):
+    """As DEViL is trained: the base is VideoLLaMA3, whose files have other names and no detector."""
+    expected = {key: open_weights(unmerged).read(key) for key in open_weights(unmerged).entries}
+    tensors = load_file(base / "model.safetensors")
+    folder = tmp_path / "videollama3"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"model_type": "videollama3_qwen2"}))
+    renamed = {key.replace("encoder.vision_encoder", "encoder"): value for key, value in tensors.items()}
+    save_file({key: renamed[key] for key in renamed if ".g_dino." not in key}, folder / "model.safetensors")
+    edit_config(unmerged, base_model_name_or_path=str(folder))
+    check_same(unmerged, expected)
+
+
+def test_values_beyond_the_bases_type_are_not_merged_into_infinity(base, tmp_path):
+    save_model(tiny_model(), tmp_path / "half", base / TOKENIZER, torch.float16)
+    write_unmerged(tmp_path / "unmerged", tmp_path / "half", torch.float16)
+    change_adapter(tmp_path / "unmerged", lambda tensors: tensors[KEY.format("B")].fill_(1e5))
+    with pytest.raises(CheckpointError, match=r"q_proj\.weight with its adapter goes beyond torch\.float16"):
+        open_weights(tmp_path / "unmerged").read("model.layers.0.self_attn.q_proj.weight")
+
+
 def test_weights_that_the_adapter_leaves_keep_their_place_in_the_base(unmerged, base):
     entries = open_weights(unmerged).entries
     assert entries["model.norm.weight"].place.path == base / "model.safetensors"
@@ -159,6 +195,7 @@ def test_an_adapter_that_does_not_fit_is_one_line(unmerged, change, line):
     [
         ({"peft_type": "IA3"}, "is IA3, not LORA"),
         ({"use_dora": True}, "uses use_dora: merge it with PEFT"),
+        ({"init_lora_weights": "pissa"}, "uses init_lora_weights pissa: merge it with PEFT"),
         ({"lora_alpha": None}, r"adapter_config\.json .* is broken"),
         ({"base_model_name_or_path": None}, "names no base_model_name_or_path"),
     ],

@@ -184,6 +184,14 @@ def test_tokens_that_the_base_lacks_are_added_behind_its_own(tmp_path, base):
     assert writer.answer(BOX) == [model.devil.tokens.box, model.devil.tokens.end]
 
 
+def test_a_base_without_rows_for_the_new_tokens_is_refused(tmp_path, base):
+    folder = original_layout(base, tmp_path / "full", "")
+    rows = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(rows | {"vocab_size": 539}))
+    with pytest.raises(CheckpointError, match=r"has 539 embeddings for \d+ tokens, with DEViL's: resize"):
+        start(tmp_path, base=folder)
+
+
 def original_layout(base, folder, level):
     """A folder as VideoLLaMA3's authors save it; the training code's has one level more around the encoder."""
     folder.mkdir()

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from devil.errors import CheckpointError
 from devil.model.sources.base import COPY_AGAIN, Entry, WeightSource
+from devil.model.sources.finite import all_finite
 
 MARK = ".lora_"  # in every key of an adapter, and in no other
 
@@ -25,8 +26,9 @@ _RIGHT_BASE = "name the base that it was trained on"
 _VARIANTS = (
     "use_dora", "use_qalora", "use_bdlora", "lora_bias", "alora_invocation_tokens", "arrow_config", "kasa_config",
     "velora_config", "monteclora_config", "layer_replication", "megatron_config", "target_parameters",
-    "trainable_token_indices",
+    "trainable_token_indices", "ensure_weight_tying",
 )  # fmt: skip
+_PLAIN_BEGINNINGS = (True, False, "gaussian", "eva", "orthogonal")  # others also change the base's weights
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,8 @@ class LoraScaling:
         if config.get("peft_type") != "LORA":
             raise CheckpointError(f"the adapter of {what} is {config.get('peft_type')}, not LORA", _MERGE_FIRST)
         variants = [name for name in _VARIANTS if config.get(name)]
+        if config.get("init_lora_weights", True) not in _PLAIN_BEGINNINGS:
+            variants.append(f"init_lora_weights {config['init_lora_weights']}")
         if variants:
             raise CheckpointError(f"the adapter of {what} uses {', '.join(variants)}", _MERGE_FIRST)
         try:
@@ -94,6 +98,8 @@ class MergedLora:
         factor = self._scaling.factor(key.removesuffix(".weight"), pair.rank)
         merged = weight.clone()
         _add(merged.T if pair.is_embedding else merged, down, up, factor)
+        if not all_finite(merged):
+            raise CheckpointError(f"{key} with its adapter goes beyond {merged.dtype}", "save the base as bfloat16")
         return merged
 
 

@@ -41,7 +41,7 @@ class PickleFile:
         return tensor
 
     def _tensors(self) -> dict[str, Tensor]:
-        return _load_old(self.path) if self._mapped is None else self._mapped
+        return _load_old(self.path, self.path.stat().st_mtime_ns) if self._mapped is None else self._mapped
 
 
 def _load(path: Path, is_mapped: bool = True) -> dict[str, Tensor]:
@@ -64,7 +64,7 @@ def _load(path: Path, is_mapped: bool = True) -> dict[str, Tensor]:
 
 
 @lru_cache(maxsize=1)
-def _load_old(path: Path) -> dict[str, Tensor]:
+def _load_old(path: Path, _written: int) -> dict[str, Tensor]:
     """Files that cannot be mapped: one of them is in memory at a time."""
     return _load(path, is_mapped=False)
 
