@@ -105,17 +105,19 @@ class ModelAnswerer:
             if importlib.util.find_spec(package) is None:
                 raise MissingPackageError(package, "evaluating a checkpoint", "model")
         from devil.model.checkpoint import load_model, tokenizer_file
+        from devil.model.hub import local_folder
         from devil.model.inference import TorchGrounder
         from devil.prompt import PromptWriter
 
+        name, folder = folder.resolve().name, local_folder(folder)
         model = load_model(folder)
         self._config = model.devil
         self._grounder = TorchGrounder(model, PromptWriter(tokenizer_file(folder), model.devil))
         self.identity = {
-            "model": folder.resolve().name,
+            "model": name,
             "precision": "fp32",
             "engine": "PyTorch",
-            "digest": digest_of(path for path in folder.iterdir() if path.suffix in (".json", ".safetensors")),
+            "digest": digest_of(path for path in folder.iterdir() if path.suffix in (".json", ".safetensors", ".bin")),
         }
         self._key, self._clip = None, None
 

@@ -1,9 +1,12 @@
 """Model folders by name: paths as they are, Hub ids through huggingface_hub, and one line where neither works."""
 
+from pathlib import Path
+
 import huggingface_hub
 import pytest
 
 from devil.errors import CheckpointError
+from devil.evaluation.answerers import ModelAnswerer
 from devil.model.checkpoint import load_model
 from devil.model.hub import local_folder
 from tests.tiny import tiny_checkpoint
@@ -38,6 +41,11 @@ def test_an_id_of_the_hub_is_fetched_without_code(tmp_path, hub):
     (repo, wanted, _), *_ = asked
     assert repo == "org/devil-7b"
     assert not any(pattern.endswith((".py", "*")) for pattern in wanted)
+
+
+def test_an_id_of_the_hub_can_be_evaluated_under_its_name(tmp_path, hub):
+    hub[1]["is"] = tiny_checkpoint(tmp_path)
+    assert ModelAnswerer(Path("org/devil-7b")).identity["model"] == "devil-7b"
 
 
 def test_offline_one_line_says_how_to_place_the_files(hub):

@@ -117,7 +117,8 @@ def test_a_large_weight_is_merged_in_pieces_to_the_same_values(unmerged, monkeyp
 
 def test_a_base_that_knows_no_detector_gets_it_from_what_was_trained_whole(unmerged, base, tmp_path):
     """As DEViL is trained: the base is VideoLLaMA3, whose files have other names and no detector."""
-    expected = {key: open_weights(unmerged).read(key) for key in open_weights(unmerged).entries}
+    source = open_weights(unmerged)
+    expected = {key: source.read(key) for key in source.entries}
     tensors = load_file(base / "model.safetensors")
     folder = tmp_path / "videollama3"
     folder.mkdir()
