@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
-
-import onnx_ir as ir
 
 from devil.bundle import TOKENIZER, FileRecord, Manifest, bundle_files, write_manifest
 from devil.config import level_shapes
@@ -16,18 +13,13 @@ from devil.contract import GRAPHS
 from devil.errors import CheckpointError, ConfigError, OutputError
 from devil.export.graphs import GraphBuilder
 from devil.export.layer_check import verify_layers
-from devil.export.link import link_weights
-from devil.export.onnx_file import store_model, weight_bytes
-from devil.export.opening import open_builder, part_values
+from devil.export.opening import open_builder
 from devil.export.options import ExportOptions
 from devil.export.plan import Plan
 from devil.export.verify import Fidelity, verify
-from devil.export.weight_file import Wrote
+from devil.export.write import OnStage, bytes_to_write, write_graph
 from devil.files import atomic_directory, check_room
-from devil.model.devil import DevilModel
 from devil.prompt import PromptWriter
-
-OnStage = Callable[[str], None]  # is told what begins
 
 _TOOLS = ("devil-deploy", "torch", "transformers", "onnx", "onnx-ir", "onnxscript", "onnxruntime")
 
@@ -65,20 +57,19 @@ def export(options: ExportOptions, on_stage: OnStage = lambda _: None) -> Path:
 def write_bundle(
     builder: GraphBuilder, plan: Plan, tokenizer: Path, name: str, output: Path, on_stage: OnStage = lambda _: None
 ) -> None:
-    """Writes all of a bundle or nothing; `name` is the model's in the manifest."""
+    """Writes all of a bundle or nothing; `name` is the model's in the manifest.
+
+    Raises:
+        OutputError: the disk has no room for it, or the weights cannot be linked.
+        ExportFidelityError: a graph differs from PyTorch by more than its budget.
+    """
+    check_room(output, bytes_to_write(builder, plan))
     fidelity, files = {}, {}
-    graphs = {"language": builder.build("language", plan)}  # reads nothing yet, but knows its size
-    check_room(output, _needed(builder.model, graphs["language"], plan))
     with atomic_directory(output) as folder:
         for graph in GRAPHS:
-            path = folder / f"{graph}.onnx"
-            on_stage(f"{graph}: building")
-            model = graphs.pop(graph, None) or builder.build(graph, plan)
-            if graph == "language" and plan.linked:
-                files |= link_weights(model, builder.source, path)
-            files |= store_model(model, path, _counter(graph, weight_bytes(model, path), on_stage))
+            files |= write_graph(folder, graph, builder, plan, on_stage)
             on_stage(f"{graph}: comparing with PyTorch")
-            fidelity[graph] = asdict(_verify(path, graph, builder, plan))
+            fidelity[graph] = asdict(_verify(folder / f"{graph}.onnx", graph, builder, plan))
         shutil.copyfile(tokenizer, folder / TOKENIZER)
         files[TOKENIZER] = FileRecord.of(folder / TOKENIZER)
         versions = {tool: metadata.version(tool) for tool in _TOOLS}
@@ -94,31 +85,6 @@ def _verify(path: Path, graph: str, builder: GraphBuilder, plan: Plan) -> Fideli
     if graph == "language" and builder.model.lm_head.weight.is_meta:
         return verify_layers(path, builder, plan)
     return verify(path, graph, builder.model, plan, builder.frame_size)
-
-
-def _needed(model: DevilModel, language: ir.Model, plan: Plan) -> int:
-    """Bytes of weights that a bundle writes."""
-    values = part_values(model, "vision") + part_values(model, "detector")
-    others = values * (4 if plan.floats("vision") == "fp32" else 2)
-    return (
-        others
-        if plan.linked
-        else others + sum(value.const_value.nbytes for value in language.graph.initializers.values())
-    )
-
-
-def _counter(graph: str, total: int, on_stage: OnStage) -> Wrote:
-    """Tells how many of a graph's bytes are written, whenever another hundredth is."""
-    done = told = 0
-
-    def wrote(count: int) -> None:
-        nonlocal done, told
-        done += count
-        if done - told > total / 100:
-            told = done
-            on_stage(f"{graph}: {done / 1e6:,.0f} of {total / 1e6:,.0f} MB")
-
-    return wrote
 
 
 def check_output(path: Path, force: bool) -> None:

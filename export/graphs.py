@@ -29,6 +29,7 @@ class GraphBuilder:
         frame_size: (height, width) that the detector's graphs are fixed to; None keeps them dynamic.
         source: where the language model's weights are read when its graph is written; by default the model has them.
         layers_of: decoder layers of the checkpoint, where the model has only the first of them.
+        keep: remember what was traced, to build it in another precision too.
     """
 
     def __init__(
@@ -37,9 +38,11 @@ class GraphBuilder:
         frame_size: tuple[int, int] | None = None,
         source: WeightSource | None = None,
         layers_of: int | None = None,
+        keep: bool = True,
     ):
         self.model, self.frame_size, self.source, self.layers_of = model, frame_size, source, layers_of
         self.contract = contract(model.devil)
+        self._keep = keep
         self._traced: dict[str, ir.Model] = {}
 
     def build(self, name: str, plan: Plan) -> ir.Model:
@@ -48,9 +51,9 @@ class GraphBuilder:
         if name == "language":
             read = self.source.read if self.source else self.model.state_dict().__getitem__
             return build_language(self.model.devil.language, read, precision, plan.scheme, plan.quantise)
-        if name not in self._traced:
-            self._traced[name] = self._trace(name)
-        graph = self._traced[name].clone()
+        graph = self._traced[name].clone() if name in self._traced else self._trace(name)
+        if self._keep and name not in self._traced:
+            self._traced[name] = graph.clone()
         LowerPrecision(precision, self.contract[name], FULL_MODULES)(graph)
         clean_up(graph)
         AttachDeformableAttention(self.model.devil.detector.levels)(graph)

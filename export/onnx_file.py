@@ -50,20 +50,24 @@ def store_model(model: ir.Model, path: Path, wrote: Wrote = lambda _: None) -> d
     """
     import onnx_ir as ir
 
+    from devil.export.streamed import StreamedTensor
     from devil.export.weight_file import WeightFile
 
     data, records = data_path(path), {}
     values = _to_write(model, path)
-    tensors = [value.const_value for value in values]
+    tensors = {value: value.const_value for value in model.graph.initializers.values()}
     try:
         if values:
             with WeightFile(data, wrote) as file:
                 for value in values:
                     value.const_value = file.append(value.const_value)
                 records[data.name] = file.record()
+        for value in tensors:
+            if isinstance(value.const_value, StreamedTensor):  # small; what it raises is for the user, unwrapped
+                value.const_value = value.const_value.whole()
         graph = ir.to_proto(model).SerializeToString(deterministic=True)
     finally:
-        for value, tensor in zip(values, tensors, strict=True):
+        for value, tensor in tensors.items():
             value.const_value = tensor
     path.write_bytes(graph)
     return records | {path.name: FileRecord(len(graph), hashlib.sha256(graph).hexdigest())}

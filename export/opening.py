@@ -38,7 +38,8 @@ def open_builder(options: ExportOptions) -> GraphBuilder:
     parts: tuple[Part, ...] = PARTS if part_values(model, "language") * 4 <= WHOLE else ("vision", "detector")
     check_room(options.bundle, 4 * sum(part_values(model, part) for part in parts))
     fill_mapped(model, source, parts, existing_folder(options.bundle))
-    return GraphBuilder(model, size, source, None if options.layers is None else config.language.layers)
+    layers_of = None if options.layers is None else config.language.layers
+    return GraphBuilder(model, size, source, layers_of, keep=False)
 
 
 def part_values(model: DevilModel, part: Part) -> int:

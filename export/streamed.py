@@ -25,10 +25,11 @@ class StreamedTensor(ir.LazyTensor):
     """
 
     def __init__(self, pieces: Pieces, dtype: ir.DataType, shape: tuple[int, ...], name: str):
-        super().__init__(self._whole, dtype, ir.Shape(shape), name=name)
+        super().__init__(self.whole, dtype, ir.Shape(shape), name=name)
         self.pieces = pieces
 
-    def _whole(self) -> ir.TensorProtocol:
+    def whole(self) -> ir.TensorProtocol:
+        """The tensor in memory."""
         stored = np.concatenate(list(self.pieces()))
         shape = self.shape.numpy()
         if self.dtype.bitwidth < 8:
