@@ -6,9 +6,9 @@ sentence's positions go on from the prefix's end, so each is computed as if it w
 
 from __future__ import annotations
 
-import functools
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -115,13 +115,25 @@ class LanguageSession:
             self._checked(prompt)
         stops, generations = tuple(stop_ids), []
         hear = on_token or (lambda _index, _token: None)
-        for first in range(0, len(prompts), TOGETHER):
+        for group in self._groups([len(prompt) + limit for prompt in prompts]):
             decodings = [
-                Decoding(prompt, self.config, limit, stops, chooser(sampling), draft, functools.partial(hear, index))
-                for index, prompt in enumerate(prompts[first : first + TOGETHER], first)
+                Decoding(prompts[index], self.config, limit, stops, chooser(sampling), draft, partial(hear, index))
+                for index in group
             ]
             generations += self._answer(decodings, chunk)
         return generations
+
+    def _groups(self, sizes: list[int]) -> Iterator[range]:
+        """Sentences that go side by side: with the prefix they take no more slots than the model's context has.
+
+        Args:
+            sizes: slots that each sentence and its answer take, without rejected drafts.
+        """
+        first, room = 0, self.config.language.context - self.length
+        for end in range(1, len(sizes) + 1):
+            if end == len(sizes) or end - first == TOGETHER or sum(sizes[first : end + 1]) > room:
+                yield range(first, end)
+                first = end
 
     def _check_sentence(self, new: int, limit: int, which: str) -> None:
         if new < 1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -95,7 +96,7 @@ class Video:
         with self._watch.stage("vision"):
             table = self._visual_tokens()
         with self._watch.stage("prefill"):
-            self._session.prefill(prefix, table)
+            self._session.prefill(prefix, table, on_chunk=partial(progress, "reading the prompt"))
 
     def ground(
         self,

@@ -110,6 +110,22 @@ def test_many_sentences_are_answered_group_after_group(runners, monkeypatch):
     assert max(heard[: heard.index(2)]) == 1
 
 
+@pytest.mark.parametrize(
+    ("sizes", "groups"),
+    [
+        ([], []),
+        ([10], [(0, 1)]),
+        ([20, 14, 1], [(0, 2), (2, 3)]),  # 64 - 30 slots are free
+        ([34, 34], [(0, 1), (1, 2)]),
+        ([1] * 34, [(0, 32), (32, 34)]),
+    ],
+)
+def test_sentences_side_by_side_never_need_more_slots_than_the_context(runners, sizes, groups):
+    talk = LanguageSession(runners["head_dim 8"], devil_config(dataclasses.replace(CONFIGS["head_dim 8"], context=64)))
+    talk.prefill(*prompt(CONFIGS["head_dim 8"], PREFIX, 9))
+    assert list(talk._groups(sizes)) == [range(*group) for group in groups]
+
+
 def test_no_sentence_is_no_answer(runners):
     assert talking(runners, "head_dim 8").generate([]) == []
 
