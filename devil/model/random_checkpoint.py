@@ -17,13 +17,13 @@ import tyro
 from devil.command import Flag, run_command
 from devil.config import PRESETS, DevilConfig, LanguageConfig, TokenConfig
 from devil.errors import UsageError
+from devil.model.random_scales import moments
 from devil.model.stream import SHARD_BYTES, Dtype, write_checkpoint
 from devil.progress import Progress, ProgressBars, no_progress
 
 Size = Literal["2-layer", "0.5b", "7b"]
 
 _BLOCK = 4_194_301  # random values that all tensors are cut from; prime, so that no two rows begin at the same one
-_WRITERS = ("o_proj.weight", "out_proj.weight", "down_proj.weight", "fc2.weight")  # write to the residual stream
 
 _SMALL = dataclasses.replace(PRESETS["tiny"], tokens=TokenConfig(), max_tokens=1024)
 SIZES: dict[Size, DevilConfig] = {
@@ -85,7 +85,7 @@ def write_random_checkpoint(options: RandomCheckpointOptions, progress: Progress
 
     config = _config(options)
     shapes = {name: tuple(weight.shape) for name, weight in empty_model(config).named_parameters()}
-    pieces = _pieces(shapes, config.language.layers, options)
+    pieces = _pieces(shapes, config, options)
     write_checkpoint(options.output, config, stand_in_tokenizer(), pieces, options.dtype, options.shard_bytes, progress)
     return config
 
@@ -100,7 +100,7 @@ def _config(options: RandomCheckpointOptions) -> DevilConfig:
 
 
 def _pieces(
-    shapes: dict[str, tuple[int, ...]], layers: int, options: RandomCheckpointOptions
+    shapes: dict[str, tuple[int, ...]], config: DevilConfig, options: RandomCheckpointOptions
 ) -> Callable[[str], Iterator[memoryview]]:
     """A function from a weight's name to its bytes, cut from blocks of random values."""
     import torch
@@ -108,12 +108,12 @@ def _pieces(
     noise = torch.randn(_BLOCK, generator=torch.Generator().manual_seed(options.seed))
     dtype = getattr(torch, options.dtype)
 
-    @lru_cache(maxsize=32)  # there are a dozen scales
+    @lru_cache(maxsize=32)  # there are some twenty scales
     def block(mean: float, deviation: float) -> memoryview:
         return memoryview((noise * deviation + mean).to(dtype).view(torch.uint8).numpy())
 
     def pieces(name: str) -> Iterator[memoryview]:
-        source = block(*_moments(name, shapes[name], layers))
+        source = block(*moments(name, shapes[name], config))
         start = zlib.crc32(name.encode()) % _BLOCK * dtype.itemsize
         left = math.prod(shapes[name]) * dtype.itemsize
         while left:
@@ -123,15 +123,6 @@ def _pieces(
             start = 0
 
     return pieces
-
-
-def _moments(name: str, shape: tuple[int, ...], layers: int) -> tuple[float, float]:
-    """Mean and deviation of a weight: what keeps activations near one, as at the start of a training."""
-    if len(shape) > 1:
-        deviation = 1 / math.sqrt(math.prod(shape[1:]))
-        return 0.0, deviation / math.sqrt(2 * layers) if name.endswith(_WRITERS) else deviation
-    is_scale = name.endswith(".weight")  # of a norm: every other weight has two dimensions or more
-    return (1.0, 0.1) if is_scale else (0.0, 0.02)
 
 
 def main(args: list[str] | None = None) -> int:
