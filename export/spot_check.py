@@ -26,8 +26,10 @@ def check_stored(path: Path, source: WeightSource, scheme: Scheme | None) -> Non
         ExportFidelityError: one is not the checkpoint's, rounded to its type or to integers.
     """
     protos = onnx.load(path, load_external_data=False).graph.initializer
-    stored = {proto.name: _Stored(path.parent, proto) for proto in protos if proto.data_location == proto.EXTERNAL}
+    stored = {proto.name: _Stored(path.parent, proto) for proto in protos}
     for name, tensor in stored.items():
+        if tensor.proto.data_location != onnx.TensorProto.EXTERNAL:
+            continue  # small, and written with the graph
         key, _, kind = name.rpartition(".")
         if name in source.entries:
             good = _same(tensor, source.read(name))
@@ -43,7 +45,7 @@ def check_stored(path: Path, source: WeightSource, scheme: Scheme | None) -> Non
 
 @dataclass(frozen=True)
 class _Stored:
-    """A tensor beside a graph."""
+    """A tensor of a graph, beside it or, where it is small, in it."""
 
     folder: Path
     proto: onnx.TensorProto
@@ -54,6 +56,8 @@ class _Stored:
 
     def values(self, start: int, count: int) -> np.ndarray:
         """So many values from a flat index on; the index and number of 4-bit values must be even."""
+        if self.proto.data_location != onnx.TensorProto.EXTERNAL:
+            return onnx.numpy_helper.to_array(self.proto).reshape(-1)[start : start + count]
         kind = onnx.helper.tensor_dtype_to_np_dtype(self.proto.data_type)
         if self.proto.data_type == onnx.TensorProto.INT4:
             packed = self.bytes(start // 2, count // 2)

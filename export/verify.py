@@ -123,7 +123,6 @@ def _session(path: Path, lean: bool = False) -> onnxruntime.InferenceSession:
     if lean:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.enable_cpu_mem_arena = False
-        options.execution_order = onnxruntime.ExecutionOrder.MEMORY_EFFICIENT
         options.add_session_config_entry("session.disable_prepacking", "1")
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
