@@ -101,6 +101,14 @@ def test_words_are_told_as_they_are_said(video):
         assert all(later.startswith(earlier) for earlier, later in itertools.pairwise(texts))
 
 
+def test_reading_the_prompt_shows_progress(grounder, clip_path):
+    heard = []
+    grounder.encode(clip_path, lambda *news: heard.append(news))
+    *_, (stage, done, total) = heard
+    assert (stage, done) == ("reading the prompt", total)
+    assert total > grounder.config.max_tokens / 2  # visual tokens and words
+
+
 def test_a_video_beyond_the_context_is_refused_before_the_model_looks(grounder, clip_path, monkeypatch):
     monkeypatch.setattr(grounder, "config", dataclasses.replace(grounder.config, max_new_tokens=5000))
     monkeypatch.setattr(grounder, "vision", None)
