@@ -128,3 +128,42 @@ def test_a_foreign_file_is_refused(bundle, name):
 def test_contract_survives_json():
     values = contract_values(PRESETS["tiny"])
     assert json.loads(json.dumps(values)) == values
+
+
+def test_integer_weights_leave_every_graph_a_floating_type(bundle):
+    files = open_bundle(bundle).manifest.files
+    floats = {"vision": "fp16", "language": "fp32", "backbone": "fp16", "grounder": "fp16"}
+    made = Manifest(
+        "tiny", "int4", PRESETS["tiny"], files, graph_precisions=floats, quantisation={"language": {}}, layers_of=7
+    )
+    write_manifest(bundle, made)
+    manifest = open_bundle(bundle).manifest
+    assert manifest.precision == "int4"
+    assert {graph: manifest.graph_precision(graph) for graph in GRAPHS} == floats
+    assert (manifest.quantisation, manifest.layers_of) == ({"language": {}}, 7)
+
+
+def test_a_bundle_from_before_graph_precisions_has_one_for_all(bundle):
+    values = json.loads((bundle / "manifest.json").read_text())
+    for name in ("graph_precisions", "quantisation", "layers_of"):
+        del values[name]
+    (bundle / "manifest.json").write_text(json.dumps(values))
+    assert open_bundle(bundle).manifest.graph_precision("language") == "fp16"
+
+
+def test_integers_without_floating_types_are_refused(bundle):
+    change(bundle, precision="int8", graph_precisions={"vision": "fp16"})
+    with pytest.raises(BundleError, match="no floating type for graph language"):
+        open_bundle(bundle)
+
+
+def test_a_linked_file_is_known_by_samples(bundle):
+    manifest = open_bundle(bundle).manifest
+    linked = FileRecord.of(bundle / "vision.onnx.data", linked=True)
+    files = {**manifest.files, "vision.onnx.data": linked}
+    write_manifest(bundle, Manifest("tiny", "fp16", PRESETS["tiny"], files))
+    assert open_bundle(bundle).manifest.files["vision.onnx.data"] == linked
+    (bundle / "vision.onnx.data").write_bytes(b"?" * linked.bytes)
+    open_bundle(bundle, verify=False)
+    with pytest.raises(BundleError, match="not the checkpoint's file that was linked"):
+        open_bundle(bundle)

@@ -1,13 +1,22 @@
 import errno
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 
 import pytest
 
 from devil.errors import OutputError
-from devil.files import atomic_directory, atomic_file, check_writable, sha256, write_text
+from devil.files import (
+    atomic_directory,
+    atomic_file,
+    check_room,
+    check_writable,
+    sampled_sha256,
+    sha256,
+    write_text,
+)
 
 
 def test_a_file_appears_whole_and_nothing_else_stays(tmp_path):
@@ -152,3 +161,37 @@ def test_sha256_is_the_standards(tmp_path):
     data = os.urandom(3_000_001)
     (tmp_path / "data").write_bytes(data)
     assert sha256(tmp_path / "data") == hashlib.sha256(data).hexdigest()
+
+
+@pytest.mark.parametrize("size", [0, 1, 5000, 3_000_000])
+def test_a_sampled_digest_tells_other_contents_sizes_and_beginnings(size, tmp_path):
+    path = tmp_path / "weights"
+    content = bytes(range(256)) * (size // 256 + 1)
+    path.write_bytes(content[:size])
+    digest = sampled_sha256(path)
+    assert digest == sampled_sha256(path)
+    path.write_bytes(content[:size] + b"x")
+    assert sampled_sha256(path) != digest
+    if size:
+        path.write_bytes(b"x" + content[1:size])
+        assert sampled_sha256(path) != digest
+        path.write_bytes(bytes(size))
+        assert (sampled_sha256(path) != digest) == (size > 1)
+
+
+def test_room_is_looked_for_where_the_path_will_be(tmp_path):
+    free = shutil.disk_usage(tmp_path).free
+    check_room(tmp_path / "not" / "yet" / "there", free // 2)
+    with pytest.raises(OutputError, match=r"needs \d+ bytes .* are free: free some space"):
+        check_room(tmp_path / "not" / "yet" / "there", free * 2)
+
+
+def test_the_permissions_of_a_linked_file_stay(tmp_path):
+    original = tmp_path / "weights"
+    original.write_text("w")
+    original.chmod(0o440)
+    with atomic_directory(tmp_path / "bundle") as folder:
+        os.link(original, folder / "weights")
+        (folder / "own").touch(0o600)
+    assert original.stat().st_mode & 0o777 == 0o440
+    assert (tmp_path / "bundle" / "own").stat().st_mode & 0o077
