@@ -22,6 +22,7 @@ Options = TypeVar("Options")
 File = Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")]
 Folder = Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")]
 Flag = Annotated[bool, tyro.conf.arg(help_behavior_hint="")]
+Count = Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")]
 Threads = Annotated[int, tyro.conf.arg(metavar="N", help_behavior_hint="")]
 
 EXIT_FAILED = 1

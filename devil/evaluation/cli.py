@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import tyro
 
 from devil.cache import cache_folder
-from devil.command import File, Flag, Folder, Threads, check_threads, run_command
+from devil.command import Count, File, Flag, Folder, Threads, check_threads, run_command
 from devil.errors import UsageError
 from devil.evaluation.answerers import Answerer, BundleAnswerer, ModelAnswerer
 from devil.evaluation.asking import ask_all, run_values
@@ -42,7 +42,7 @@ class EvalOptions:
     """Annotations of a published data set that lie elsewhere or are of another split than its test split."""
     control: Flag = False
     """Ask each synthetic clip about another object: does the box follow the sentence?"""
-    limit: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")] = None
+    limit: Count = None
     """Ask only the first N questions."""
     output: Folder = None
     """Folder to write, by default eval-DATASET-MODEL-PRECISION-ENGINE. A stopped run continues there."""

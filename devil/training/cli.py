@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from devil.assets import reference_checkpoint
-from devil.command import Flag, Folder, run_command
+from devil.command import Count, Flag, Folder, run_command
 from devil.data.annotation import Problem, Record, summary
 from devil.data.hcstvg import read_hcstvg
 from devil.data.records import read_records
@@ -51,9 +51,9 @@ class TrainOptions:
     begin with python -m devil.model.starting."""
     epochs: float = 2.0
     """Passes over the data."""
-    steps: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")] = None
+    steps: Count = None
     """Optimizer steps, instead of --epochs."""
-    batch: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")] = None
+    batch: Count = None
     """Clips per optimizer step, over all processes. By default 128 in stages 1 and 2, 32 in stage 3."""
     detector_rate: float = 1e-4
     """Learning rate of the detector."""
@@ -63,7 +63,7 @@ class TrainOptions:
     """Rank of the language model's adapters. With 0 its own weights are trained."""
     vision: Flag = False
     """Also train the vision encoder."""
-    frames: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")] = None
+    frames: Count = None
     """Frames sampled from a clip. By default the model's own number."""
     precision: Dtype = "fp32"
     """Of the arithmetic; weights stay fp32."""

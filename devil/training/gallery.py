@@ -1,4 +1,8 @@
-"""Pictures crowded with shapes: several times the lessons that a frame of a clip holds, to learn looks from."""
+"""Pictures crowded with shapes: several times the lessons that a frame of a clip holds, to learn looks from.
+
+Most shapes have a colour without a name. Where every colour comes with some shapes only, an encoder learns to tell
+shapes by their colour, and fails at pairs it has never seen; a shape of any colour has to be told by its outline.
+"""
 
 from __future__ import annotations
 
@@ -13,42 +17,67 @@ from devil.data.clips import SyntheticClip, picture_size
 from devil.data.clock import Clock
 from devil.data.dice import Dice
 from devil.data.scene import ASPECTS, Scene
-from devil.data.shapes import COLOURS, TRAIN_PAIRS
+from devil.data.shapes import COLOURS, HELD_OUT_PAIRS, SHAPES, TRAIN_PAIRS
 
 _TRIES = 24  # places that are tried for a shape
 _PALE = 0.15
+_NAMELESS = 0.7  # of the shapes have any vivid colour at all
+_VIVID = 90  # between the strongest and the weakest of red, green and blue; backgrounds have less
 _COVERED = 0.1  # at most this share of a shape's box may be covered
 _ALWAYS = (0.0, 1.0)
 
 
 def gallery(seed: int, side: int, aspect: str) -> SyntheticClip:
-    """A clip of one frame with as many still shapes as find room; several may look alike, and none is asked about."""
+    """A clip of one frame with as many still shapes as find room; several may look alike, and none is asked about.
+
+    Colours without a name have the label -1.
+    """
     dice = Dice(f"gallery {seed}")
     extent = ASPECTS[aspect]
     actors: list[Actor] = []
+    colours: list[int] = []
     for _ in range(_TRIES):
-        actor = _still(extent, dice)
+        nameless = dice.chance(_NAMELESS)
+        actor = _still(_nameless(dice) if nameless else _named(dice), extent, dice)
         if all(_apart(actor, other) for other in actors):
             actors.append(actor)
+            colours.append(-1 if nameless else actor.labels[0])
     clock = Clock(Fraction(1), 1, 1)
     family = dice.choice(list(TRAIN_FAMILIES))
     scene = Scene(f"gallery-{seed}", extent, clock, family, tuple(actors), ())
-    labels = np.array([actor.labels for actor in actors])
+    shapes = np.array([actor.labels[1] for actor in actors])
     boxes = np.stack([actor.boxes(clock.shown) for actor in actors])
     pictures = scene.render(clock.shown, picture_size(scene, side))
     seen = np.ones((len(actors), 1), bool)
-    return SyntheticClip(scene, pictures, clock.times, (), labels[:, 0], labels[:, 1], boxes, seen)
+    return SyntheticClip(scene, pictures, clock.times, (), np.array(colours), shapes, boxes, seen)
 
 
-def _still(extent: tuple[float, float], dice: Dice) -> Actor:
+Look = tuple[str, str, tuple[int, int, int]]  # colour, shape, and the colour as it is
+
+
+def _named(dice: Dice) -> Look:
     colour, shape = dice.choice(TRAIN_PAIRS)
+    return colour, shape, tuple(min(255, max(0, value + dice.integer(-10, 10))) for value in COLOURS[colour])
+
+
+def _nameless(dice: Dice) -> Look:
+    """A shape of any colour but those near a colour that it is never to be shown with; `colour` is the nearest one."""
+    while True:
+        rgb, shape = tuple(dice.integer(0, 255) for _ in range(3)), dice.choice(list(SHAPES))
+        colour = min(COLOURS, key=lambda name: sum((a - b) ** 2 for a, b in zip(rgb, COLOURS[name], strict=True)))
+        if (colour, shape) not in HELD_OUT_PAIRS and max(rgb) - min(rgb) >= _VIVID:
+            return colour, shape, rgb
+
+
+def _still(look: Look, extent: tuple[float, float], dice: Dice) -> Actor:
+    colour, shape, rgb = look
     size = dice.choice(list(SIZES))
     radius = dice.uniform(*SIZES[size])
     return Actor(
         colour=colour,
         shape=shape,
         size=size,
-        rgb=tuple(min(255, max(0, value + dice.integer(-10, 10))) for value in COLOURS[colour]),
+        rgb=rgb,
         radius=radius,
         extent=extent,
         origin=tuple(dice.uniform(radius + MARGIN, length - radius - MARGIN) for length in extent),

@@ -10,7 +10,6 @@ import math
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from devil.data.shapes import COLOURS, SHAPES
@@ -34,6 +33,8 @@ class SymbolTokens(nn.Module):
 
         self.register_buffer("empty", vectors(1, 0.6), persistent=False)
         self.register_buffer("colour", vectors(len(COLOURS), 0.6), persistent=False)
+        basis = torch.linalg.qr(self.colour.T)[0]
+        self.register_buffer("of_colours", basis @ basis.T, persistent=False)  # projects onto the colours' codes
         self.register_buffer("shape", vectors(len(SHAPES), 0.6), persistent=False)
         self.register_buffer("size", vectors(len(SIZES), 0.2), persistent=False)
         self.register_buffer("pale", vectors(2, 0.4), persistent=False)
@@ -48,8 +49,8 @@ class SymbolTokens(nn.Module):
         place = torch.cat([angles.sin(), angles.cos()], -1).flatten(-2) @ self.place
         shown = place
         for name in ("colour", "shape", "size", "pale"):
-            index = self._tensor(np.maximum(getattr(labels, name).astype(np.int64), 0))
-            shown = shown + getattr(self, name)[index]
+            index = self._tensor(getattr(labels, name).astype(np.int64))
+            shown = shown + getattr(self, name)[index.clamp(min=0)] * (index >= 0)[..., None]
         return torch.where(owned, shown, self.empty[0])
 
     def noisy(self, labels: TokenLabels) -> Tensor:
@@ -62,8 +63,14 @@ class SymbolTokens(nn.Module):
         return codes + misread + _FLICKER * torch.randn_like(codes)
 
     def likeness_loss(self, tokens: Tensor, labels: TokenLabels) -> Tensor:
-        """Mean squared distance of tokens [..., hidden] from their codes; owned ones weigh as much as empty ones."""
-        distance = F.mse_loss(tokens, self(labels), reduction="none").mean(-1)
+        """Mean squared distance of tokens [..., hidden] from their codes; owned ones weigh as much as empty ones.
+
+        What a token says of a colour without a name does not count.
+        """
+        difference = tokens - self(labels)
+        nameless = self._tensor((labels.owner >= 0) & (labels.colour < 0))[..., None]
+        difference = torch.where(nameless, difference - difference @ self.of_colours, difference)
+        distance = difference.square().mean(-1)
         owned = self._tensor(labels.owner >= 0)
         share = owned.float().mean().clamp(0.01, 0.99)
         weight = torch.where(owned, 0.5 / share, 0.5 / (1 - share))

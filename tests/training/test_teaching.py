@@ -9,6 +9,7 @@ import torch
 
 from devil.config import PRESETS, LanguageConfig, VisionConfig
 from devil.data.dice import Dice
+from devil.data.shapes import COLOURS, HELD_OUT_PAIRS
 from devil.model.devil import DevilModel
 from devil.prompt import BOX, IMAGE, QUERY_END, QUERY_START, TURN_END, PromptWriter, stvg_answer, timestamp
 from devil.training.beginning import begin
@@ -211,6 +212,31 @@ def test_windows_lie_on_the_tube(batch):
     assert window.frames.shape[0] == window.target.shape[0] * window.target.shape[1] == 6
     colours, _ = referents(batch)
     assert len(colours) == 6
+
+
+def test_colours_without_a_name_are_never_near_one_that_the_shape_is_held_out_with():
+    nameless = 0
+    for seed in range(40):
+        clip = gallery(seed, 96, "1:1")
+        for actor, colour in zip(clip.scene.actors, clip.colours, strict=True):
+            nearest = min(COLOURS, key=lambda name: np.square(np.subtract(actor.rgb, COLOURS[name])).sum())
+            assert (nearest, actor.shape) not in HELD_OUT_PAIRS
+            assert colour in (-1, list(COLOURS).index(actor.colour))
+            nameless += colour < 0
+    assert nameless > 60
+
+
+def test_a_colour_without_a_name_may_look_like_any_colour_but_nothing_else_may_change():
+    labels = sample_of(gallery(0, 96, "1:1"), PRESETS["tiny"]).labels
+    labels = TokenLabels(**{name: value[None] for name, value in vars(labels).items()})
+    assert (labels.colour[labels.owner >= 0] < 0).any()
+    symbols = SymbolTokens(256)
+    codes = symbols(labels)
+    nameless = torch.from_numpy((labels.owner >= 0) & (labels.colour < 0))[..., None]
+    assert symbols.likeness_loss(codes, labels) == 0
+    assert symbols.likeness_loss(codes + nameless * symbols.colour[3], labels) < 1e-9
+    assert symbols.likeness_loss(codes + ~nameless * symbols.colour[3], labels) > 0.01
+    assert symbols.likeness_loss(codes + nameless * symbols.shape[3], labels) > 0.01
 
 
 def test_gallery_pictures_show_only_training_pairs_and_teach_no_words(writer):
