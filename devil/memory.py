@@ -26,12 +26,12 @@ _BYTES: dict[Precision, int] = {"fp32": 4, "fp16": 2, "bf16": 2}
 _KEPT = {"fp32": 1.1, "fp16": 2.7, "bf16": 2.7, "int8": 2.8, "int4": 2.8}
 _LOADED_BEFORE = 200 << 20  # Python and its packages, the engine, the video decoder
 
-# Batches and chunks of devil.runtime, which these estimates follow.
-BATCH_PIXELS = 1 << 20
-BATCH_PATCHES = 1 << 14
-CHUNK = 512
-SCORE_BYTES = 128 << 20
-CACHE_STEP = 256
+# How the runtime splits its work; the estimates follow from these.
+BATCH_PIXELS = 1 << 20  # frames go through the backbone in batches of about this many pixels
+BATCH_PATCHES = 1 << 14  # and through the vision encoder in batches of about this many patches
+CHUNK = 256  # most tokens of one run of the language model; 512 take 6 % longer per token on a CPU, and more memory
+SCORE_BYTES = 128 << 20  # a run's attention scores [heads, S, T] stay below this
+CACHE_STEP = 256  # the KV cache grows by multiples of so many slots
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,9 @@ class Limits:
     """What a video may take; None leaves the model's own number.
 
     Attributes:
-        frames: sampled for the language model, and given to the detector.
-        tokens: visual tokens of all of them.
-        context: slots of the KV cache: video, sentences and answers.
+        frames: most that are sampled.
+        tokens: most visual tokens of all of them.
+        context: most slots of the KV cache: video, sentences and answers.
     """
 
     frames: int | None = None
@@ -69,12 +69,13 @@ class Limits:
                     "raise --context",
                 )
             language = replace(language, context=self.context)
-        return replace(
-            config,
-            language=language,
-            frames=self.frames or config.frames,
-            max_tokens=max(self.tokens or config.max_tokens, self.frames or 0),
+        frames, tokens = (
+            min(value or own, own) for value, own in ((self.frames, config.frames), (self.tokens, config.max_tokens))
         )
+        return replace(config, language=language, frames=frames, max_tokens=tokens)
+
+
+NO_LIMITS = Limits()
 
 
 @dataclass(frozen=True)
@@ -117,21 +118,27 @@ def check_fits(manifest: Manifest, config: DevilConfig, available: int, size: tu
     if needed.total <= available:
         return
     frames = largest_frames(manifest, config, available, size)
-    mend = f"--max-frames {frames} fits" if frames else "even one frame is too much: use a smaller precision or machine"
+    tokens = _in_proportion(config, frames or 0).max_tokens
+    fits = f"--max-frames {frames} --max-tokens {tokens} fits"
+    mend = fits if frames else "even one frame is too much: use a smaller precision or machine"
     raise EngineError(f"this needs {needed}, and {available / 1e9:.2f} GB are free", mend)
 
 
 def largest_frames(
     manifest: Manifest, config: DevilConfig, available: int, size: tuple[int, int] | None = None
 ) -> int | None:
-    """The most frames that fit, with visual tokens and context in proportion; None where not even one does."""
+    """The most frames that fit, with visual tokens in proportion; None where not even one does."""
     low, high = 0, config.frames
     while low < high:
         middle = (low + high + 1) // 2
-        tokens = max(middle, config.max_tokens * middle // config.frames)
-        fits = plan(manifest, replace(config, frames=middle, max_tokens=tokens), size).total <= available
+        fits = plan(manifest, _in_proportion(config, middle), size).total <= available
         low, high = (middle, high) if fits else (low, middle - 1)
     return low or None
+
+
+def _in_proportion(config: DevilConfig, frames: int) -> DevilConfig:
+    """The config for fewer frames with as many visual tokens each."""
+    return replace(config, frames=frames, max_tokens=max(frames, config.max_tokens * frames // config.frames))
 
 
 def available_memory() -> int:

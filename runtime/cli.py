@@ -10,14 +10,15 @@ from typing import Annotated, Any
 import tyro
 
 from devil.assets import demo_request
-from devil.command import File, Flag, Folder, Threads, check_threads, run_command
+from devil.command import Count, File, Flag, Folder, Threads, check_threads, run_command
 from devil.errors import DevilError, OutputError, SentenceError, UsageError
 from devil.files import check_writable
+from devil.memory import Limits
 from devil.progress import ProgressBars
 from devil.prompt import checked_sentence
 from devil.runtime.answer import Answer, answers_document, save_document
 from devil.runtime.reference_bundle import reference_bundle
-from devil.video import probe
+from devil.video import VideoInfo, probe
 
 Text = Annotated[str | None, tyro.conf.arg(help_behavior_hint="")]
 
@@ -59,6 +60,12 @@ class GroundOptions:
     """Run the detector on the span's frames alone: faster, and the tube may differ (docs/answer.md)."""
     demo: Flag = False
     """Ask the shipped demonstration sentence about the shipped clip."""
+    max_frames: Count = None
+    """Sample at most so many frames. By default the model's own number."""
+    max_tokens: Count = None
+    """Take at most so many visual tokens. By default the model's own number."""
+    context: Count = None
+    """Hold at most so many tokens of video, sentences and answers. By default the model's own number."""
     threads: Threads = 0
     """CPU threads. By default, or with 0, all cores."""
     force: Flag = False
@@ -74,11 +81,12 @@ def ground(options: GroundOptions) -> dict[str, Any]:
     from devil.runtime.pipeline import Grounder
 
     path, sentences = _request(options)
-    _check(options, path, sentences)
+    info = _check(options, path, sentences)
     with ProgressBars() as progress:
         bundle = options.bundle or reference_bundle(progress)
         progress("opening the bundle", 0, 1)
-        grounder = Grounder.open(bundle, threads=options.threads)
+        limits = Limits(options.max_frames, options.max_tokens, options.context)
+        grounder = Grounder.open(bundle, options.threads, limits, (info.height, info.width))
         video = grounder.encode(path, progress)
         answers = video.ground_many(sentences, dense=options.dense, span_only=options.span_only)
         document = answers_document(answers) if options.sentences else answers[0].to_json()
@@ -125,7 +133,7 @@ def _read_sentences(path: Path) -> list[str]:
     return sentences
 
 
-def _check(options: GroundOptions, path: Path, sentences: list[str]) -> None:
+def _check(options: GroundOptions, path: Path, sentences: list[str]) -> VideoInfo:
     """Fails before the long work, not after it."""
     from devil.runtime.render import check_output
 
@@ -145,6 +153,7 @@ def _check(options: GroundOptions, path: Path, sentences: list[str]) -> None:
             raise OutputError(f"an output is the {what} itself", "name another file")
     if len({output.resolve() for output in outputs}) < len(outputs):
         raise OutputError(f"--output and --render both name {options.output}", "name two files")
+    return info
 
 
 def _summarise(answers: list[Answer], options: GroundOptions) -> None:

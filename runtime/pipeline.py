@@ -9,9 +9,10 @@ from functools import partial
 import numpy as np
 
 from devil.answer import Span, parse_span
-from devil.bundle import Bundle, open_bundle
+from devil.bundle import Bundle, open_bundle, read_manifest
 from devil.clip import load_clip
 from devil.contract import contract
+from devil.memory import BATCH_PATCHES, NO_LIMITS, Limits, available_memory, check_fits
 from devil.progress import Progress, no_progress
 from devil.prompt import PromptWriter
 from devil.runtime.answer import Answer
@@ -24,8 +25,6 @@ from devil.runtime.language import LanguageSession
 from devil.runtime.stopwatch import Stopwatch
 from devil.runtime.tubes import TubeFinder
 
-_BATCH_PATCHES = 1 << 14  # frames go through the vision encoder in batches of about this many patches
-
 
 class Grounder:
     """An opened bundle on an engine.
@@ -35,11 +34,11 @@ class Grounder:
     >>> answer = video.ground("the red circle while it moves left")
     """
 
-    def __init__(self, bundle: Bundle, engine: Engine):
+    def __init__(self, bundle: Bundle, engine: Engine, limits: Limits = NO_LIMITS):
         import scipy.optimize  # noqa: F401 - the linker's; loaded here, the first sentence does not wait for it
 
-        self.bundle, self.engine, self.config = bundle, engine, bundle.config
-        self.writer = PromptWriter(bundle.tokenizer_path, bundle.config)
+        self.bundle, self.engine, self.config = bundle, engine, limits.applied(bundle.config)
+        self.writer = PromptWriter(bundle.tokenizer_path, self.config)
         self.drafts = {is_image: answer_draft(self.writer, is_image) for is_image in (False, True)}
         specs = contract(bundle.config)
         self.vision, self.language, self.backbone, self.grounder = (
@@ -48,18 +47,29 @@ class Grounder:
         )
 
     @classmethod
-    def open(cls, folder: str | os.PathLike, threads: int = 0) -> Grounder:
+    def open(
+        cls,
+        folder: str | os.PathLike,
+        threads: int = 0,
+        limits: Limits = NO_LIMITS,
+        size: tuple[int, int] | None = None,
+    ) -> Grounder:
         """Checks a bundle and loads its graphs into the engine this machine has.
 
         Args:
             folder: a bundle written by `devil-export`.
             threads: CPU threads; 0 takes all cores.
+            limits: what a video may take, where that is to be less than the model's own numbers.
+            size: (height, width) of the videos to come, in pixels, for the check of memory; 16:9 by default.
 
         Raises:
             BundleError: incomplete, altered, foreign or too new.
-            EngineError: no engine here runs this precision.
+            ConfigError: a limit that cannot be meant.
+            EngineError: no engine here runs this precision, or memory is too small: nothing has been loaded then.
         """
-        return cls(open_bundle(folder), OnnxRuntimeEngine(threads=threads))
+        manifest = read_manifest(folder)
+        check_fits(manifest, limits.applied(manifest.config), available_memory(), size)
+        return cls(open_bundle(folder), OnnxRuntimeEngine(threads=threads), limits)
 
     def encode(
         self, path: str | os.PathLike, progress: Progress = no_progress, segment: tuple[int, int] | None = None
@@ -199,7 +209,7 @@ class Video:
     def _visual_tokens(self) -> np.ndarray:
         """The kept visual tokens of all sampled frames, [V, hidden]."""
         clip, tokens = self.clip, []
-        for rows in batches(len(clip.patches), clip.patches.shape[1], _BATCH_PATCHES):
+        for rows in batches(len(clip.patches), clip.patches.shape[1], BATCH_PATCHES):
             self._progress("looking", rows.start, len(clip.patches))
             found = self._grounder.vision.run({"patches": clip.patches[rows], "positions": clip.positions})
             tokens.append(found["visual_tokens"][clip.kept[rows]])

@@ -9,6 +9,7 @@ import numpy as np
 from devil.answer import Span
 from devil.clip import Clip
 from devil.config import level_shapes
+from devil.memory import BATCH_PIXELS
 from devil.preprocess import resize
 from devil.progress import Progress
 from devil.runtime.batches import batches
@@ -16,8 +17,6 @@ from devil.runtime.engines.base import GraphRunner
 from devil.runtime.stopwatch import Stopwatch
 from devil.tube import Detections, SlotTracker, Tube, to_pixels
 from devil.video import iterate_frames
-
-_BATCH_PIXELS = 1 << 20  # frames go through the backbone in batches of about this many pixels
 
 
 class TubeFinder:
@@ -68,7 +67,7 @@ class TubeFinder:
     def _clip_features(self, seen: np.ndarray, watch: Stopwatch) -> Iterator[np.ndarray]:
         """Features [N, L, C] of the rows `seen` of the sampled frames, batch by batch; computed once per row."""
         frames = self.clip.frames
-        for part in batches(len(seen), frames[0].size // 3, _BATCH_PIXELS):
+        for part in batches(len(seen), frames[0].size // 3, BATCH_PIXELS):
             self._progress("detecting", part.start, len(seen))
             rows = seen[part].tolist()
             missing = [row for row in rows if row not in self.features]
@@ -83,7 +82,7 @@ class TubeFinder:
         size, waiting = self.clip.frames.shape[1:3], []
         for done, (_, frame) in enumerate(iterate_frames(self.clip.info, indices.tolist()), 1):
             waiting.append(resize(frame, size, "bilinear"))
-            if len(waiting) * size[0] * size[1] >= _BATCH_PIXELS or done == len(indices):
+            if len(waiting) * size[0] * size[1] >= BATCH_PIXELS or done == len(indices):
                 self._progress("detecting", done, len(indices))
                 with watch.stage("backbone"):
                     features = self._backbone.run({"frames": np.stack(waiting)})["features"]

@@ -311,3 +311,11 @@ def test_a_cache_that_cannot_be_written_is_one_line(exports, monkeypatch, tmp_pa
     with pytest.raises(OutputError, match="XDG_CACHE_HOME"):
         cached.reference_bundle(no_progress)
     assert not exports
+
+
+def test_limits_reach_the_run(capsys, bundle, clip_path):
+    code, out, _ = run(capsys, clip_path, SENTENCE, "--bundle", bundle, "--max-frames", 3, "--json")
+    assert code == 0
+    assert len(json.loads(out.splitlines()[-1])["tube"]["frames"]) <= 3
+    assert "frames is limited to 0" in refused(capsys, clip_path, SENTENCE, "--bundle", bundle, "--max-frames", 0)
+    assert "more than the model's" in refused(capsys, clip_path, SENTENCE, "--bundle", bundle, "--context", 10**7)

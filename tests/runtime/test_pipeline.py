@@ -10,10 +10,11 @@ from PIL import Image
 
 from devil.answer import Span
 from devil.clip import load_clip
-from devil.errors import SentenceError, VideoError
+from devil.errors import EngineError, SentenceError, VideoError
 from devil.export.bundle import write_bundle
 from devil.export.graphs import GraphBuilder
 from devil.export.plan import Plan
+from devil.memory import Limits
 from devil.model.checkpoint import TOKENIZER, load_model
 from devil.model.inference import TorchGrounder
 from devil.prompt import PromptWriter
@@ -232,3 +233,20 @@ def test_a_refused_sentence_does_not_lose_the_videos_timings(grounder, clip_path
 def test_a_span_that_ends_after_the_video_is_reported(scripted, clip_path):
     found = Grounder.open(scripted("from 0.4 to 19.9 seconds. [BOX]")[1]).encode(clip_path).ground(SENTENCES[0])
     assert "the span ends after the video's end at" in found.problems[0]
+
+
+def test_limits_make_a_video_smaller(grounder, bundle, clip_path):
+    limited = Grounder.open(bundle, threads=1, limits=Limits(frames=3))
+    video = limited.encode(clip_path)
+    assert len(video.clip.times) == 3 < len(grounder.encode(clip_path).clip.times)
+    assert video.ground(SENTENCES[0]).text == ANSWER
+    context = grounder.config.max_new_tokens + 1
+    with pytest.raises(VideoError, match=f"the model holds {context}"):
+        Grounder.open(bundle, threads=1, limits=Limits(context=context)).encode(clip_path)
+
+
+def test_a_bundle_that_does_not_fit_into_memory_is_refused_before_it_is_loaded(bundle, monkeypatch):
+    monkeypatch.setattr("devil.runtime.pipeline.available_memory", lambda: 100 << 20)
+    monkeypatch.setattr("devil.runtime.pipeline.open_bundle", lambda _: pytest.fail("read"))
+    with pytest.raises(EngineError, match="even one frame is too much"):
+        Grounder.open(bundle)
