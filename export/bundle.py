@@ -10,7 +10,7 @@ from pathlib import Path
 from devil.bundle import TOKENIZER, FileRecord, Manifest, bundle_files, write_manifest
 from devil.config import level_shapes
 from devil.contract import GRAPHS
-from devil.errors import CheckpointError, ConfigError, OutputError
+from devil.errors import ConfigError, OutputError
 from devil.export.graphs import GraphBuilder
 from devil.export.layer_check import verify_layers
 from devil.export.opening import open_builder
@@ -19,6 +19,7 @@ from devil.export.plan import Plan
 from devil.export.verify import Fidelity, verify
 from devil.export.write import OnStage, bytes_to_write, write_graph
 from devil.files import atomic_directory, check_room
+from devil.model.checkpoint import tokenizer_file
 from devil.prompt import PromptWriter
 
 _TOOLS = ("devil-deploy", "torch", "transformers", "onnx", "onnx-ir", "onnxscript", "onnxruntime")
@@ -42,13 +43,11 @@ def export(options: ExportOptions, on_stage: OnStage = lambda _: None) -> Path:
     """
     check_output(options.bundle, options.force)
     on_stage("reading the checkpoint")
-    tokenizer = options.checkpoint / TOKENIZER
+    tokenizer = tokenizer_file(options.checkpoint)
     builder = open_builder(options)
     size, detector = builder.frame_size, builder.model.devil.detector
     if size and sum(height * width for height, width in level_shapes(*size)) < detector.queries:
         raise ConfigError(f"frames of {size[0]}x{size[1]} are too small for this detector", "use a larger --frame-size")
-    if not tokenizer.is_file():
-        raise CheckpointError(f"{tokenizer} is missing", "copy the checkpoint again")
     PromptWriter(tokenizer, builder.model.devil)  # refuses another model's tokenizer now, not when the bundle is used
     write_bundle(builder, Plan.of_options(options), tokenizer, options.model_name, options.bundle, on_stage)
     return options.bundle

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from devil.model.checkpoint import Part, part_of
+from devil.model.checkpoint import Part, part_of, tie
 from devil.model.devil import DevilModel
 from devil.model.weights import WeightSource
 
@@ -42,4 +42,4 @@ def fill_mapped(model: DevilModel, source: WeightSource, parts: Collection[Part]
         owner, _, attribute = name.rpartition(".")
         setattr(model.get_submodule(owner), attribute, nn.Parameter(values, requires_grad=False))
     if "language" in parts and model.devil.language.tied:
-        model.lm_head.weight = model.model.embed_tokens.weight
+        tie(model, source)

@@ -14,6 +14,7 @@ from devil.files import check_room, existing_folder
 from devil.model.checkpoint import PARTS, Part, part_of
 from devil.model.devil import DevilModel
 from devil.model.fitting import check_weights, empty_model
+from devil.model.hub import local_folder
 from devil.model.weights import open_weights
 
 WHOLE = 300_000_000  # bytes in float32 of a language model that is still compared with PyTorch whole
@@ -30,7 +31,7 @@ def open_builder(options: ExportOptions) -> GraphBuilder:
         ConfigError: the frame size is malformed, or there are fewer decoder layers than asked for.
         OutputError: the disk has no room for that file.
     """
-    size, folder = options.fixed_size, options.checkpoint
+    size, folder = options.fixed_size, local_folder(options.checkpoint)
     source = open_weights(folder)
     config = load_config(folder)
     check_weights(source, config, folder)

@@ -86,12 +86,21 @@ def fill(model: DevilModel, source: WeightSource, parts: Collection[Part]) -> No
         value = source.read(name).to(torch.float32, copy=True)  # its own memory: the file may be replaced
         setattr(model.get_submodule(owner), attribute, nn.Parameter(value))
     if "language" in parts and model.devil.language.tied:
-        model.lm_head.weight = model.model.embed_tokens.weight
-        if HEAD in source.entries and not torch.equal(source.read(HEAD).float(), model.lm_head.weight):
-            raise CheckpointError(
-                f"config.json ties {HEAD} to {EMBEDDING}, but the two differ",
-                "use the config.json that came with the weights",
-            )
+        tie(model, source)
+
+
+def tie(model: DevilModel, source: WeightSource) -> None:
+    """Gives lm_head the embedding's weights.
+
+    Raises:
+        CheckpointError: the source has a head of its own that is another.
+    """
+    model.lm_head.weight = model.model.embed_tokens.weight
+    if HEAD in source.entries and not torch.equal(source.read(HEAD).float(), model.lm_head.weight):
+        raise CheckpointError(
+            f"config.json ties {HEAD} to {EMBEDDING}, but the two differ",
+            "use the config.json that came with the weights",
+        )
 
 
 def part_of(name: str) -> Part:
