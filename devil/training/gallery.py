@@ -1,11 +1,12 @@
 """Pictures crowded with shapes: several times the lessons that a frame of a clip holds, to learn looks from.
 
-Most shapes have a colour without a name. Where every colour comes with some shapes only, an encoder learns to tell
-shapes by their colour, and fails at pairs it has never seen; a shape of any colour has to be told by its outline.
+A shape teaches either its colour or its outline. Where every colour comes with some outlines only, an encoder learns to
+tell shapes by their colour, and fails at pairs it has never seen; so outlines are learned from shapes of any colour.
 """
 
 from __future__ import annotations
 
+import math
 from fractions import Fraction
 
 import numpy as np
@@ -21,7 +22,8 @@ from devil.data.shapes import COLOURS, HELD_OUT_PAIRS, SHAPES, TRAIN_PAIRS
 
 _TRIES = 24  # places that are tried for a shape
 _PALE = 0.15
-_NAMELESS = 0.7  # of the shapes have any vivid colour at all
+_NAMELESS = 0.7  # of the shapes teach their outline
+_APART = 70  # from a colour that a shape is held out with, in RGB
 _VIVID = 90  # between the strongest and the weakest of red, green and blue; backgrounds have less
 _COVERED = 0.1  # at most this share of a shape's box may be covered
 _ALWAYS = (0.0, 1.0)
@@ -30,26 +32,26 @@ _ALWAYS = (0.0, 1.0)
 def gallery(seed: int, side: int, aspect: str) -> SyntheticClip:
     """A clip of one frame with as many still shapes as find room; several may look alike, and none is asked about.
 
-    Colours without a name have the label -1.
+    What a shape does not teach has the label -1.
     """
     dice = Dice(f"gallery {seed}")
     extent = ASPECTS[aspect]
     actors: list[Actor] = []
-    colours: list[int] = []
+    labels: list[tuple[int, int]] = []
     for _ in range(_TRIES):
         nameless = dice.chance(_NAMELESS)
         actor = _still(_nameless(dice) if nameless else _named(dice), extent, dice)
         if all(_apart(actor, other) for other in actors):
             actors.append(actor)
-            colours.append(-1 if nameless else actor.labels[0])
+            labels.append((-1, actor.labels[1]) if nameless else (actor.labels[0], -1))
     clock = Clock(Fraction(1), 1, 1)
     family = dice.choice(list(TRAIN_FAMILIES))
     scene = Scene(f"gallery-{seed}", extent, clock, family, tuple(actors), ())
-    shapes = np.array([actor.labels[1] for actor in actors])
+    colours, shapes = np.array(labels).T
     boxes = np.stack([actor.boxes(clock.shown) for actor in actors])
     pictures = scene.render(clock.shown, picture_size(scene, side))
     seen = np.ones((len(actors), 1), bool)
-    return SyntheticClip(scene, pictures, clock.times, (), np.array(colours), shapes, boxes, seen)
+    return SyntheticClip(scene, pictures, clock.times, (), colours, shapes, boxes, seen)
 
 
 Look = tuple[str, str, tuple[int, int, int]]  # colour, shape, and the colour as it is
@@ -61,12 +63,12 @@ def _named(dice: Dice) -> Look:
 
 
 def _nameless(dice: Dice) -> Look:
-    """A shape of any colour but those near a colour that it is never to be shown with; `colour` is the nearest one."""
+    """A shape of any colour but those near a colour that it is never to be shown with; its name means nothing."""
     while True:
         rgb, shape = tuple(dice.integer(0, 255) for _ in range(3)), dice.choice(list(SHAPES))
-        colour = min(COLOURS, key=lambda name: sum((a - b) ** 2 for a, b in zip(rgb, COLOURS[name], strict=True)))
-        if (colour, shape) not in HELD_OUT_PAIRS and max(rgb) - min(rgb) >= _VIVID:
-            return colour, shape, rgb
+        held_out = [COLOURS[colour] for colour, other in HELD_OUT_PAIRS if other == shape]
+        if max(rgb) - min(rgb) >= _VIVID and all(math.dist(rgb, colour) >= _APART for colour in held_out):
+            return next(iter(COLOURS)), shape, rgb
 
 
 def _still(look: Look, extent: tuple[float, float], dice: Dice) -> Actor:

@@ -33,9 +33,10 @@ class SymbolTokens(nn.Module):
 
         self.register_buffer("empty", vectors(1, 0.6), persistent=False)
         self.register_buffer("colour", vectors(len(COLOURS), 0.6), persistent=False)
-        basis = torch.linalg.qr(self.colour.T)[0]
-        self.register_buffer("of_colours", basis @ basis.T, persistent=False)  # projects onto the colours' codes
         self.register_buffer("shape", vectors(len(SHAPES), 0.6), persistent=False)
+        for name in ("colour", "shape"):  # projections onto the codes of all colours and all shapes
+            basis = torch.linalg.qr(getattr(self, name).T)[0]
+            self.register_buffer(f"of_{name}s", basis @ basis.T, persistent=False)
         self.register_buffer("size", vectors(len(SIZES), 0.2), persistent=False)
         self.register_buffer("pale", vectors(2, 0.4), persistent=False)
         loudness = torch.tensor(_WAVES).repeat(4 * 2)[:, None]
@@ -65,11 +66,12 @@ class SymbolTokens(nn.Module):
     def likeness_loss(self, tokens: Tensor, labels: TokenLabels) -> Tensor:
         """Mean squared distance of tokens [..., hidden] from their codes; owned ones weigh as much as empty ones.
 
-        What a token says of a colour without a name does not count.
+        What a token says of a colour or a shape that its label does not tell does not count.
         """
         difference = tokens - self(labels)
-        nameless = self._tensor((labels.owner >= 0) & (labels.colour < 0))[..., None]
-        difference = torch.where(nameless, difference - difference @ self.of_colours, difference)
+        for name, projection in (("colour", self.of_colours), ("shape", self.of_shapes)):
+            untold = self._tensor((labels.owner >= 0) & (getattr(labels, name) < 0))[..., None]
+            difference = torch.where(untold, difference - difference @ projection, difference)
         distance = difference.square().mean(-1)
         owned = self._tensor(labels.owner >= 0)
         share = owned.float().mean().clamp(0.01, 0.99)
