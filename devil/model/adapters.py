@@ -8,6 +8,7 @@ from pathlib import Path
 from devil.config_json import read_json
 from devil.errors import CheckpointError
 from devil.model.hub import local_folder
+from devil.model.layouts import devil_key
 from devil.model.sources.base import COPY_AGAIN, WeightSource
 from devil.model.sources.joined import Joined
 from devil.model.sources.lora import MARK, LoraScaling, MergedLora
@@ -70,7 +71,7 @@ def _open_one(folder: Path, name: str) -> WeightSource | None:
 
 def _whole_name(key: str) -> str | None:
     """The weight that a key holds whole: trained beside the adapter, or a module that PEFT was told to save."""
-    return None if MARK in key else _WRAPPERS.sub("", key.removeprefix(_PREFIX))
+    return None if MARK in key else devil_key(_WRAPPERS.sub("", key.removeprefix(_PREFIX)))
 
 
 def _adapter_name(key: str) -> str | None:

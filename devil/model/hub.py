@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from pathlib import Path
 
 from devil.errors import CheckpointError
@@ -22,8 +23,9 @@ def local_folder(name: str | os.PathLike) -> Path:
     text = os.fspath(name)
     if Path(text).is_dir():
         return Path(text)
-    if Path(text).exists() or not _ID.fullmatch(text):
+    if not _ID.fullmatch(text) or Path(text.partition("/")[0]).exists():  # a path that was mistyped is no id
         raise CheckpointError(f"{text} is not a folder", "name a folder that holds a checkpoint")
+    sys.stderr.write(f"fetching {text} from the Hugging Face Hub\n")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 

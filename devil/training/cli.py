@@ -18,7 +18,7 @@ from devil.data.hcstvg import read_hcstvg
 from devil.data.records import read_records
 from devil.data.refcoco import read_refcoco
 from devil.data.vidstg import read_vidstg
-from devil.errors import AnnotationError, MissingPackageError, UsageError
+from devil.errors import AnnotationError, MissingPackageError, OutputError, UsageError
 from devil.files import check_writable
 
 Dtype = Literal["fp32", "fp16", "bf16"]
@@ -29,6 +29,7 @@ _READERS = {
     "vidstg": lambda path, root: read_vidstg(path, root, root),
     "refcoco": read_refcoco,
 }
+CHECKPOINT_FILES = {"config.json", "tokenizer.json", "model.safetensors"}  # what save_model writes
 _NEEDED = ("torch", "transformers", "accelerate")
 
 
@@ -95,6 +96,7 @@ def run(options: TrainOptions) -> dict[str, Any]:
 
     Raises:
         UsageError: a number that cannot be meant.
+        OutputError: the output folder holds what is no checkpoint.
         AnnotationError: no record of the file can be used.
         CheckpointError: the model, or the state to resume, does not fit.
     """
@@ -167,6 +169,11 @@ def _check(options: TrainOptions) -> None:
     if options.lora < 0:
         raise UsageError(f"--lora is {options.lora}", "give a rank, or 0 to train the weights themselves")
     check_writable(options.output / "config.json")
+    foreign = sorted(path.name for path in options.output.glob("*") if path.name not in CHECKPOINT_FILES)
+    if foreign:
+        raise OutputError(
+            f"{options.output} also holds {foreign[0]}, which is no part of a checkpoint", "move it elsewhere"
+        )
 
 
 def _records(options: TrainOptions) -> tuple[list[Record], list[Problem]]:

@@ -34,6 +34,14 @@ def test_a_folder_is_itself_even_where_its_name_looks_like_an_id(tmp_path, monke
     assert hub[0] == []
 
 
+def test_a_path_that_was_mistyped_is_not_looked_up(tmp_path, monkeypatch, hub):
+    (tmp_path / "stage1").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CheckpointError, match="stage1/best is not a folder"):
+        local_folder("stage1/best")
+    assert hub[0] == []
+
+
 def test_an_id_of_the_hub_is_fetched_without_code(tmp_path, hub):
     asked, answer = hub
     answer["is"] = tiny_checkpoint(tmp_path)

@@ -226,3 +226,16 @@ def test_the_tokenizer_is_the_folders_own_or_its_bases(unmerged, base):
     assert tokenizer_file(unmerged) == base / TOKENIZER
     with pytest.raises(CheckpointError, match=r"lacks tokenizer\.json"):
         tokenizer_file(unmerged, base=unmerged.parent)
+
+
+def test_what_was_trained_whole_may_bear_the_original_codes_names(unmerged):
+    """The shared box head under the decoder's name, and losses' own weights, as the original training leaves them."""
+    path = unmerged / "non_lora_trainables.bin"
+    trained = torch.load(path, weights_only=True)
+    head, original = "model.g_dino.bbox_embed.0.", "model.g_dino.transformer.decoder.bbox_embed.0."
+    moved = {key.replace(head, original): trained.pop(key) for key in list(trained) if head in key}
+    assert moved
+    expected = load_model(unmerged).state_dict()
+    torch.save(trained | moved | {"base_model.model.model.criterion.weight": torch.ones(2)}, path)
+    found = load_model(unmerged).state_dict()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)

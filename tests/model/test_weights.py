@@ -1,8 +1,11 @@
 """Weights one at a time: the places are exact, all formats give the same values, and broken files are one line."""
 
 import json
+import os
 import pickle
 import shutil
+import struct
+import sys
 
 import numpy as np
 import pytest
@@ -222,3 +225,13 @@ def test_a_model_of_another_type_is_one_line(folder):
     (folder / "config.json").write_text(json.dumps(config | {"model_type": "llama"}))
     with pytest.raises(CheckpointError, match=r"model_type 'llama': known are devil_qwen2, qwen2"):
         open_weights(folder)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems may give a sparse file its whole size")
+def test_a_file_larger_than_the_memory_is_opened(tmp_path):
+    count = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    header = json.dumps({"weight": {"dtype": "F16", "shape": [count], "data_offsets": [0, 2 * count]}}).encode()
+    with (tmp_path / SAFE).open("wb") as file:
+        file.write(struct.pack("<Q", len(header)) + header)
+        file.truncate(8 + len(header) + 2 * count)
+    assert SafetensorsFile(tmp_path / SAFE).entries["weight"].shape == (count,)

@@ -76,6 +76,14 @@ def test_a_number_that_cannot_be_meant_is_one_line(folder, capsys, flag, value):
     assert not (folder / "none").exists()
 
 
+def test_an_output_folder_with_other_things_in_it_is_left_alone(folder, capsys):
+    (folder / "mine").mkdir()
+    (folder / "mine" / "notes.txt").write_text("precious")
+    assert main(command(folder, 2, "mine")) == 1
+    assert "mine also holds notes.txt" in capsys.readouterr().err
+    assert (folder / "mine" / "notes.txt").read_text() == "precious"
+
+
 def test_an_output_that_cannot_be_written_is_refused_before_training(folder, capsys):
     (folder / "file").write_text("")
     assert main(command(folder, 2, "file")) == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import mmap
+import sys
 from pathlib import Path
 
 import torch
@@ -16,6 +17,10 @@ from devil.model.sources.base import COPY_AGAIN, Entry, Place
 from devil.model.sources.finite import all_finite
 
 SUFFIX = ".safetensors"
+
+# What is written to a weight stays out of its file. Linux refuses such a mapping of a file beyond its memory unless
+# told (by MAP_NORESERVE, which Python does not name) that hardly any of it will be written.
+_MAPPING = {"flags": mmap.MAP_PRIVATE | 0x4000} if sys.platform == "linux" else {"access": mmap.ACCESS_COPY}
 
 _DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
@@ -34,11 +39,11 @@ class SafetensorsFile:
     def __init__(self, path: Path):
         self.path = path
         try:
-            with safe_open(path, "pt"):  # checks the header against itself and against the file's size
+            with safe_open(path, "np"):  # checks the header against itself and against the file's size
                 pass
             self._header, self._start = _header(path)
             with path.open("rb") as file:
-                self._bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)  # the file itself stays as it is
+                self._bytes = mmap.mmap(file.fileno(), 0, **_MAPPING)
         except (SafetensorError, OSError, ValueError) as error:
             raise CheckpointError(f"{path} cannot be read ({error})", COPY_AGAIN) from error
         self.entries = {key: self._entry(key, value) for key, value in self._header.items()}
