@@ -13,10 +13,10 @@ from devil.assets import demo_request
 from devil.command import Count, File, Flag, Folder, Threads, check_threads, run_command
 from devil.errors import DevilError, OutputError, SentenceError, UsageError
 from devil.files import check_writable
-from devil.memory import Limits
 from devil.progress import ProgressBars
 from devil.prompt import checked_sentence
 from devil.runtime.answer import Answer, answers_document, save_document
+from devil.runtime.limits import Limits
 from devil.runtime.reference_bundle import reference_bundle
 from devil.video import VideoInfo, probe
 

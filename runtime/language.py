@@ -14,11 +14,10 @@ import numpy as np
 
 from devil.config import DevilConfig
 from devil.errors import BundleError, SentenceError, VideoError
-from devil.memory import CACHE_STEP, CHUNK
 from devil.runtime.decoding import Decoding, Generation
 from devil.runtime.drafting import Draft, no_draft
 from devil.runtime.engines.base import GraphRunner
-from devil.runtime.packed_run import PackedCache, Piece
+from devil.runtime.packed_run import CACHE_STEP, CHUNK, PackedCache, Piece
 from devil.runtime.sampling import Sampling, chooser
 from devil.runtime.slots import SHARED
 

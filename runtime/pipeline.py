@@ -12,16 +12,18 @@ from devil.answer import Span, parse_span
 from devil.bundle import Bundle, open_bundle, read_manifest
 from devil.clip import load_clip
 from devil.contract import contract
-from devil.memory import BATCH_PATCHES, NO_LIMITS, Limits, available_memory, check_fits
 from devil.progress import Progress, no_progress
 from devil.prompt import PromptWriter
 from devil.runtime.answer import Answer
-from devil.runtime.batches import batches
+from devil.runtime.available_memory import available_memory
+from devil.runtime.batches import BATCH_PATCHES, batches
 from devil.runtime.decoding import Generation
 from devil.runtime.drafting import answer_draft
 from devil.runtime.engines.base import Engine
 from devil.runtime.engines.onnxruntime import OnnxRuntimeEngine
 from devil.runtime.language import LanguageSession
+from devil.runtime.limits import NO_LIMITS, Limits
+from devil.runtime.memory_plan import check_fits
 from devil.runtime.stopwatch import Stopwatch
 from devil.runtime.tubes import TubeFinder
 

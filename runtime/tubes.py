@@ -9,7 +9,6 @@ import numpy as np
 from devil.answer import Span
 from devil.clip import Clip
 from devil.config import level_shapes
-from devil.memory import BATCH_PIXELS
 from devil.preprocess import resize
 from devil.progress import Progress
 from devil.runtime.batches import batches
@@ -17,6 +16,8 @@ from devil.runtime.engines.base import GraphRunner
 from devil.runtime.stopwatch import Stopwatch
 from devil.tube import Detections, SlotTracker, Tube, to_pixels
 from devil.video import iterate_frames
+
+BATCH_PIXELS = 1 << 20  # frames go through the backbone in batches of about this many pixels
 
 
 class TubeFinder:

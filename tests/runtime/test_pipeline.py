@@ -14,13 +14,13 @@ from devil.errors import EngineError, SentenceError, VideoError
 from devil.export.bundle import write_bundle
 from devil.export.graphs import GraphBuilder
 from devil.export.plan import Plan
-from devil.memory import Limits
 from devil.model.checkpoint import TOKENIZER, load_model
 from devil.model.inference import TorchGrounder
 from devil.prompt import PromptWriter
 from devil.runtime import render as drawing
 from devil.runtime.answer import boxes_per_frame
 from devil.runtime.drafting import TemplateDraft
+from devil.runtime.limits import Limits
 from devil.runtime.pipeline import Grounder
 from devil.tube import Tube, to_pixels
 from tests.scripted import ANSWER

@@ -6,17 +6,18 @@ activations of the hungriest graph. The estimates lean to the safe side; tests h
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 
 from devil.bundle import Manifest
 from devil.config import DevilConfig, level_shapes
 from devil.contract import GRAPHS, Precision
-from devil.errors import ConfigError, EngineError
+from devil.errors import EngineError
 from devil.preprocess import detector_size, vision_size
+from devil.runtime.batches import BATCH_PATCHES
+from devil.runtime.packed_run import CACHE_STEP, CHUNK, SCORE_BYTES
+from devil.runtime.tubes import BATCH_PIXELS
 
 _ASPECT = (9, 16)  # of a video that nobody has looked at yet, height and width
 _BYTES: dict[Precision, int] = {"fp32": 4, "fp16": 2, "bf16": 2}
@@ -25,57 +26,6 @@ _BYTES: dict[Precision, int] = {"fp32": 4, "fp16": 2, "bf16": 2}
 # float32, or are packed anew, beside a first copy that is freed late: measured 1.0, 2.5, 2.5 and up to 2.6.
 _KEPT = {"fp32": 1.1, "fp16": 2.7, "bf16": 2.7, "int8": 2.8, "int4": 2.8}
 _LOADED_BEFORE = 200 << 20  # Python and its packages, the engine, the video decoder
-
-# How the runtime splits its work; the estimates follow from these.
-BATCH_PIXELS = 1 << 20  # frames go through the backbone in batches of about this many pixels
-BATCH_PATCHES = 1 << 14  # and through the vision encoder in batches of about this many patches
-CHUNK = 256  # most tokens of one run of the language model; 512 take 6 % longer per token on a CPU, and more memory
-SCORE_BYTES = 128 << 20  # a run's attention scores [heads, S, T] stay below this
-CACHE_STEP = 256  # the KV cache grows by multiples of so many slots
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a video may take; None leaves the model's own number.
-
-    Attributes:
-        frames: most that are sampled.
-        tokens: most visual tokens of all of them.
-        context: most slots of the KV cache: video, sentences and answers.
-    """
-
-    frames: int | None = None
-    tokens: int | None = None
-    context: int | None = None
-
-    def applied(self, config: DevilConfig) -> DevilConfig:
-        """The config with these limits in place of its own.
-
-        Raises:
-            ConfigError: a limit below 1, above the model's context, or too small for an answer.
-        """
-        for name, value in vars(self).items():
-            if value is not None and value < 1:
-                raise ConfigError(f"{name} is limited to {value}", "give at least 1")
-        language = config.language
-        if self.context is not None:
-            if self.context > language.context:
-                raise ConfigError(
-                    f"a context of {self.context} is more than the model's {language.context}", "lower --context"
-                )
-            if self.context <= config.max_new_tokens:
-                raise ConfigError(
-                    f"a context of {self.context} does not hold an answer of {config.max_new_tokens} tokens",
-                    "raise --context",
-                )
-            language = replace(language, context=self.context)
-        frames, tokens = (
-            min(value or own, own) for value, own in ((self.frames, config.frames), (self.tokens, config.max_tokens))
-        )
-        return replace(config, language=language, frames=frames, max_tokens=tokens)
-
-
-NO_LIMITS = Limits()
 
 
 @dataclass(frozen=True)
@@ -139,19 +89,6 @@ def largest_frames(
 def _in_proportion(config: DevilConfig, frames: int) -> DevilConfig:
     """The config for fewer frames with as many visual tokens each."""
     return replace(config, frames=frames, max_tokens=max(frames, config.max_tokens * frames // config.frames))
-
-
-def available_memory() -> int:
-    """Bytes that a new process may take: what the machine has free, or what is left of its control group's limit."""
-    free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        free = next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:"))
-        group = Path("/sys/fs/cgroup")
-        limit, used = ((group / name).read_text(encoding="ascii").strip() for name in ("memory.max", "memory.current"))
-        return free if limit == "max" else min(free, int(limit) - int(used))
-    except (OSError, StopIteration, ValueError):
-        return free  # not Linux, or no control group with a limit
 
 
 def graph_bytes(manifest: Manifest) -> Mapping[str, int]:

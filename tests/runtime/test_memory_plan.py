@@ -11,7 +11,9 @@ from devil.bundle import FileRecord, Manifest, read_manifest
 from devil.config import PRESETS
 from devil.contract import GRAPHS
 from devil.errors import ConfigError, EngineError
-from devil.memory import Limits, available_memory, check_fits, largest_frames, plan
+from devil.runtime.available_memory import available_memory
+from devil.runtime.limits import Limits
+from devil.runtime.memory_plan import check_fits, largest_frames, plan
 
 SIZES = {"vision": 1_000_000_000, "language": 15_000_000_000, "backbone": 180_000_000, "grounder": 120_000_000}
 
