@@ -86,7 +86,7 @@ def ground(options: GroundOptions) -> dict[str, Any]:
         bundle = options.bundle or reference_bundle(progress)
         progress("opening the bundle", 0, 1)
         limits = Limits(options.max_frames, options.max_tokens, options.context)
-        grounder = Grounder.open(bundle, options.threads, limits, (info.height, info.width))
+        grounder = Grounder.open(bundle, options.threads, limits, (info.height, info.width), info.is_image)
         video = grounder.encode(path, progress)
         answers = video.ground_many(sentences, dense=options.dense, span_only=options.span_only)
         document = answers_document(answers) if options.sentences else answers[0].to_json()

@@ -6,7 +6,7 @@ activations of the hungriest graph. The estimates lean to the safe side; tests h
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -46,44 +46,81 @@ class MemoryPlan:
         return f"{self.total / 1e9:.2f} GB ({parts})"
 
 
-def plan(manifest: Manifest, config: DevilConfig, size: tuple[int, int] | None = None) -> MemoryPlan:
-    """What a bundle takes for one video on ONNX Runtime's CPU provider.
+def plan(
+    manifest: Manifest, config: DevilConfig, size: tuple[int, int] | None = None, is_image: bool = False
+) -> MemoryPlan:
+    """What a bundle takes for one video or image on ONNX Runtime's CPU provider.
 
     Args:
         manifest: of the bundle; gives the files' sizes and types.
         config: the bundle's, with limits applied.
         size: (height, width) of the video in pixels; a 16:9 one of the detector's size by default.
+        is_image: one frame, which takes the visual tokens of all of them.
     """
-    sketch = _Sketch(manifest, config, size or _assumed_size(config))
+    frames = 1 if is_image else config.frames
+    sketch = _Sketch(manifest, config, frames, size or _assumed_size(config))
     return MemoryPlan(sketch.weights, sketch.cache, sketch.video, sketch.activations)
 
 
-def check_fits(manifest: Manifest, config: DevilConfig, available: int, size: tuple[int, int] | None = None) -> None:
-    """Refuses what cannot fit.
+def check_fits(
+    manifest: Manifest,
+    config: DevilConfig,
+    available: int,
+    size: tuple[int, int] | None = None,
+    is_image: bool = False,
+) -> None:
+    """Refuses what cannot fit. Arguments as for `plan`; `available` are the bytes there are.
 
     Raises:
-        EngineError: it does not; the message names what would.
+        EngineError: it does not; the mend names settings that do.
     """
-    needed = plan(manifest, config, size)
-    if needed.total <= available:
-        return
-    frames = largest_frames(manifest, config, available, size)
-    tokens = _in_proportion(config, frames or 0).max_tokens
-    fits = f"--max-frames {frames} --max-tokens {tokens} fits"
-    mend = fits if frames else "even one frame is too much: use a smaller precision or machine"
-    raise EngineError(f"this needs {needed}, and {available / 1e9:.2f} GB are free", mend)
+    needed = plan(manifest, config, size, is_image)
+    if needed.total > available:
+        told = f"this is estimated to need {needed}, and {available / 1e9:.2f} GB are free"
+        raise EngineError(told, _mend(manifest, config, available, size, is_image))
 
 
 def largest_frames(
     manifest: Manifest, config: DevilConfig, available: int, size: tuple[int, int] | None = None
 ) -> int | None:
     """The most frames that fit, with visual tokens in proportion; None where not even one does."""
-    low, high = 0, config.frames
+
+    def fits(frames: int) -> bool:
+        return plan(manifest, _in_proportion(config, frames), size).total <= available
+
+    return _most(config.frames, fits)
+
+
+def largest_tokens(
+    manifest: Manifest, config: DevilConfig, available: int, size: tuple[int, int] | None = None
+) -> int | None:
+    """The most visual tokens of an image that fit; None where not even one does."""
+
+    def fits(tokens: int) -> bool:
+        return plan(manifest, replace(config, max_tokens=tokens), size, is_image=True).total <= available
+
+    return _most(config.max_tokens, fits)
+
+
+def _most(highest: int, fits: Callable[[int], bool]) -> int | None:
+    """The largest number from 1 to `highest` that fits, where smaller ones fit too; None where none does."""
+    low, high = 0, highest
     while low < high:
         middle = (low + high + 1) // 2
-        fits = plan(manifest, _in_proportion(config, middle), size).total <= available
-        low, high = (middle, high) if fits else (low, middle - 1)
+        low, high = (middle, high) if fits(middle) else (low, middle - 1)
     return low or None
+
+
+def _mend(manifest: Manifest, config: DevilConfig, available: int, size: tuple[int, int] | None, is_image: bool) -> str:
+    """Settings that fit, as options of the commands."""
+    if is_image:
+        tokens = largest_tokens(manifest, config, available, size)
+        fits = f"--max-tokens {tokens} fits" if tokens else None
+    else:
+        frames = largest_frames(manifest, config, available, size)
+        tokens = frames and _in_proportion(config, frames).max_tokens
+        fits = f"--max-frames {frames} --max-tokens {tokens} fits" if frames else None
+    return fits or "even the smallest input is too much: use a smaller precision or a larger machine"
 
 
 def _in_proportion(config: DevilConfig, frames: int) -> DevilConfig:
@@ -109,6 +146,7 @@ class _Sketch:
 
     manifest: Manifest
     config: DevilConfig
+    frames: int
     size: tuple[int, int]
 
     @property
@@ -127,13 +165,13 @@ class _Sketch:
     def tokens(self) -> int:
         """Visual tokens of one frame."""
         side = self.config.vision.side
-        height, width = vision_size(*self.size, self.config.frames, self.config)
+        height, width = vision_size(*self.size, self.frames, self.config)
         return height * width // side**2
 
     @property
     def slots(self) -> int:
         """Of the KV cache: the prompt tells a time before every frame, and one sentence is asked and answered."""
-        prompt = self.config.frames * (self.tokens + 12) + self.config.max_new_tokens + CACHE_STEP
+        prompt = self.frames * (self.tokens + 12) + self.config.max_new_tokens + CACHE_STEP
         return min(-(-prompt // CACHE_STEP) * CACHE_STEP, self.config.language.context)
 
     @property
@@ -149,7 +187,7 @@ class _Sketch:
         config, (height, width) = self.config, self.frame
         pixels = 3 * height * width + 3 * self.tokens * config.vision.side**2
         features = sum(rows * columns for rows, columns in level_shapes(height, width)) * config.detector.hidden
-        return config.frames * (2 * pixels + 4 * self.tokens * config.language.hidden + 4 * features)
+        return self.frames * (2 * pixels + 4 * self.tokens * config.language.hidden + 4 * features)
 
     @property
     def activations(self) -> int:
@@ -159,7 +197,7 @@ class _Sketch:
     @property
     def _vision(self) -> int:
         vision, patches = self.config.vision, self.tokens * self.config.vision.merge**2
-        batch = min(max(1, BATCH_PATCHES // patches), self.config.frames)
+        batch = min(max(1, BATCH_PATCHES // patches), self.frames)
         per_patch = 8 * vision.hidden + 2 * vision.mlp + 2 * vision.heads * patches
         return 4 * batch * patches * per_patch
 
@@ -173,7 +211,7 @@ class _Sketch:
     def _batch(self) -> int:
         """Detector frames of one run."""
         height, width = self.frame
-        return min(max(1, BATCH_PIXELS // (height * width)), self.config.frames)
+        return min(max(1, BATCH_PIXELS // (height * width)), self.frames)
 
     @property
     def _backbone(self) -> int:

@@ -55,6 +55,7 @@ class Grounder:
         threads: int = 0,
         limits: Limits = NO_LIMITS,
         size: tuple[int, int] | None = None,
+        is_image: bool = False,
     ) -> Grounder:
         """Checks a bundle and loads its graphs into the engine this machine has.
 
@@ -63,6 +64,7 @@ class Grounder:
             threads: CPU threads; 0 takes all cores.
             limits: what a video may take, where that is to be less than the model's own numbers.
             size: (height, width) of the videos to come, in pixels, for the check of memory; 16:9 by default.
+            is_image: images will come, which take one frame and all visual tokens.
 
         Raises:
             BundleError: incomplete, altered, foreign or too new.
@@ -70,7 +72,7 @@ class Grounder:
             EngineError: no engine here runs this precision, or memory is too small: nothing has been loaded then.
         """
         manifest = read_manifest(folder)
-        check_fits(manifest, limits.applied(manifest.config), available_memory(), size)
+        check_fits(manifest, limits.applied(manifest.config), available_memory(), size, is_image)
         return cls(open_bundle(folder), OnnxRuntimeEngine(threads=threads), limits)
 
     def encode(

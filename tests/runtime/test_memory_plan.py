@@ -61,10 +61,30 @@ def test_what_does_not_fit_is_refused_with_the_most_frames_that_do():
     check_fits(told, Limits(frames=frames, tokens=tokens).applied(told.config), needed - 1)
 
 
+def test_an_image_takes_one_frame_with_the_visual_tokens_of_all():
+    told, picture = manifest(), (2160, 3840)
+    as_video, as_image = (plan(told, told.config, picture, is_image) for is_image in (False, True))
+    # Attention in the vision encoder is quadratic in a frame's patches: heads × patches² scores of 4 bytes at least.
+    patches = (2160 // 28) * (3840 // 28) * 4  # a token is 2 × 2 patches of 14 pixels; these are within the budget
+    assert as_image.activations > 4 * told.config.vision.heads * patches**2 > as_video.total
+    assert as_image.video < as_video.video
+
+
+def test_an_image_that_does_not_fit_is_refused_with_the_visual_tokens_that_do():
+    told, picture = manifest(), (2160, 3840)
+    available = plan(told, told.config, picture).total
+    with pytest.raises(EngineError, match="--max-tokens") as refused:
+        check_fits(told, told.config, available, picture, is_image=True)
+    assert "--max-frames" not in refused.value.mend
+    tokens = int(refused.value.mend.split("--max-tokens ")[1].split()[0])
+    assert 0 < tokens < told.config.max_tokens
+    check_fits(told, Limits(tokens=tokens).applied(told.config), available, picture, is_image=True)
+
+
 def test_a_machine_too_small_for_the_weights_is_told_so():
     told = manifest()
     assert largest_frames(told, told.config, 2 << 30) is None
-    with pytest.raises(EngineError, match="even one frame is too much"):
+    with pytest.raises(EngineError, match="even the smallest input is too much"):
         check_fits(told, told.config, 2 << 30)
 
 

@@ -248,5 +248,5 @@ def test_limits_make_a_video_smaller(grounder, bundle, clip_path):
 def test_a_bundle_that_does_not_fit_into_memory_is_refused_before_it_is_loaded(bundle, monkeypatch):
     monkeypatch.setattr("devil.runtime.pipeline.available_memory", lambda: 100 << 20)
     monkeypatch.setattr("devil.runtime.pipeline.open_bundle", lambda _: pytest.fail("read"))
-    with pytest.raises(EngineError, match="even one frame is too much"):
+    with pytest.raises(EngineError, match="even the smallest input is too much"):
         Grounder.open(bundle)
