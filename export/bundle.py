@@ -36,11 +36,13 @@ def export(options: ExportOptions, on_stage: OnStage = lambda _: None) -> Path:
         The bundle's folder.
 
     Raises:
+        UsageError: the flags contradict each other.
         CheckpointError: the checkpoint is missing, broken, or does not fit the precision.
         ConfigError: the frame size is malformed or too small for the model.
         ExportFidelityError: a graph differs from PyTorch by more than its budget; nothing is left behind.
-        OutputError: something lies at the output path, or it cannot be written.
+        OutputError: something lies at the output path, it cannot be written, or the weights cannot be linked.
     """
+    plan = Plan.of_options(options)
     check_output(options.bundle, options.force)
     on_stage("reading the checkpoint")
     tokenizer = tokenizer_file(options.checkpoint)
@@ -49,7 +51,7 @@ def export(options: ExportOptions, on_stage: OnStage = lambda _: None) -> Path:
     if size and sum(height * width for height, width in level_shapes(*size)) < detector.queries:
         raise ConfigError(f"frames of {size[0]}x{size[1]} are too small for this detector", "use a larger --frame-size")
     PromptWriter(tokenizer, builder.model.devil)  # refuses another model's tokenizer now, not when the bundle is used
-    write_bundle(builder, Plan.of_options(options), tokenizer, options.model_name, options.bundle, on_stage)
+    write_bundle(builder, plan, tokenizer, options.model_name, options.bundle, on_stage)
     return options.bundle
 
 

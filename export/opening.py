@@ -8,6 +8,7 @@ from devil.config import DevilConfig
 from devil.config_json import load_config
 from devil.errors import ConfigError
 from devil.export.graphs import GraphBuilder
+from devil.export.link import check_linkable
 from devil.export.mapped import fill_mapped
 from devil.export.options import ExportOptions
 from devil.files import check_room, existing_folder
@@ -29,7 +30,7 @@ def open_builder(options: ExportOptions) -> GraphBuilder:
     Raises:
         CheckpointError: the checkpoint is missing, broken, or its weights are not the config's.
         ConfigError: the frame size is malformed, or there are fewer decoder layers than asked for.
-        OutputError: the disk has no room for that file.
+        OutputError: the disk has no room for that file, or the language model's weights cannot be linked as asked.
     """
     size, folder = options.fixed_size, local_folder(options.checkpoint)
     source = open_weights(folder)
@@ -37,6 +38,11 @@ def open_builder(options: ExportOptions) -> GraphBuilder:
     check_weights(source, config, folder)
     model = empty_model(_cut(config, options.layers))
     parts: tuple[Part, ...] = PARTS if part_values(model, "language") * 4 <= WHOLE else ("vision", "detector")
+    if options.link_weights:
+        matrices = [
+            name for name, weight in model.named_parameters() if part_of(name) == "language" and weight.dim() > 1
+        ]
+        check_linkable(source, matrices, options.precision, options.bundle)
     check_room(options.bundle, 4 * sum(part_values(model, part) for part in parts))
     fill_mapped(model, source, parts, existing_folder(options.bundle))
     layers_of = None if options.layers is None else config.language.layers

@@ -13,7 +13,7 @@ import torch
 from devil.bundle import open_bundle
 from devil.config import level_shapes
 from devil.contract import GRAPHS, PRECISIONS, contract
-from devil.errors import CheckpointError, ConfigError, ExportFidelityError, OutputError
+from devil.errors import CheckpointError, ConfigError, ExportFidelityError, OutputError, UsageError
 from devil.export import bundle as exporting
 from devil.export import sampling, verify
 from devil.export.bundle import export, write_bundle
@@ -167,6 +167,12 @@ def test_another_models_tokenizer_is_refused(checkpoint, tmp_path):
     with pytest.raises(CheckpointError, match=r"\[BOX\] is .* but 0 in config\.json"):
         export(ExportOptions(model=tmp_path / "model", output=tmp_path / "out"))
     assert not (tmp_path / "out").exists()
+
+
+def test_flags_that_contradict_each_other_are_refused_before_the_checkpoint_is_read(tmp_path):
+    nowhere = tmp_path / "nowhere"
+    with pytest.raises(UsageError, match="leave --link-weights out"):
+        export(ExportOptions(model=nowhere, output=tmp_path / "out", precision="int4", link_weights=True))
 
 
 @pytest.mark.parametrize("size", ["360", "0x10", "axb", "360x", "-1x5", ""])

@@ -101,6 +101,33 @@ def test_weights_of_another_type_are_not_linked_and_nothing_is_left(opened, chec
     assert not list(tmp_path.iterdir())
 
 
+def no_filling(*_):
+    raise AssertionError("weights were written")
+
+
+def test_weights_of_another_type_are_refused_before_any_are_written(opened, tmp_path, monkeypatch):
+    monkeypatch.setattr(opening, "fill_mapped", no_filling)
+    with pytest.raises(OutputError, match=r"is float32 in the checkpoint and bfloat16 in the graph.*without --link"):
+        opened(precision="bf16", link_weights=True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_another_disk_is_refused_before_any_weights_are_written(opened, tmp_path, monkeypatch):
+    def other_disk(*_):
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+
+    monkeypatch.setattr(opening, "fill_mapped", no_filling)
+    monkeypatch.setattr(link.os, "link", other_disk)
+    with pytest.raises(OutputError, match=r"cannot be linked into the bundle .*to the checkpoint's disk"):
+        opened(link_weights=True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_weights_that_can_be_linked_pass_the_early_check(opened, tmp_path):
+    opened(link_weights=True)
+    assert not list(tmp_path.iterdir())
+
+
 def test_another_disk_is_refused_with_the_way_out(opened, checkpoint, tmp_path, monkeypatch):
     def other_disk(*_):
         raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
