@@ -66,6 +66,8 @@ class GroundOptions:
     """Take at most so many visual tokens. By default the model's own number."""
     context: Count = None
     """Hold at most so many tokens of video, sentences and answers. By default the model's own number."""
+    ignore_memory: Flag = False
+    """Try it even where the free memory is estimated to be too small."""
     threads: Threads = 0
     """CPU threads. By default, or with 0, all cores."""
     force: Flag = False
@@ -86,7 +88,14 @@ def ground(options: GroundOptions) -> dict[str, Any]:
         bundle = options.bundle or reference_bundle(progress)
         progress("opening the bundle", 0, 1)
         limits = Limits(options.max_frames, options.max_tokens, options.context)
-        grounder = Grounder.open(bundle, options.threads, limits, (info.height, info.width), info.is_image)
+        grounder = Grounder.open(
+            bundle,
+            options.threads,
+            limits,
+            size=(info.height, info.width),
+            is_image=info.is_image,
+            check_memory=not options.ignore_memory,
+        )
         video = grounder.encode(path, progress)
         answers = video.ground_many(sentences, dense=options.dense, span_only=options.span_only)
         document = answers_document(answers) if options.sentences else answers[0].to_json()

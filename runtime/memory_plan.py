@@ -120,7 +120,8 @@ def _mend(manifest: Manifest, config: DevilConfig, available: int, size: tuple[i
         frames = largest_frames(manifest, config, available, size)
         tokens = frames and _in_proportion(config, frames).max_tokens
         fits = f"--max-frames {frames} --max-tokens {tokens} fits" if frames else None
-    return fits or "even the smallest input is too much: use a smaller precision or a larger machine"
+    fits = fits or "even the smallest input is too much: use a smaller precision or a larger machine"
+    return f"{fits}; --ignore-memory (check_memory=False) tries it all the same"
 
 
 def _in_proportion(config: DevilConfig, frames: int) -> DevilConfig:

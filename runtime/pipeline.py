@@ -56,6 +56,7 @@ class Grounder:
         limits: Limits = NO_LIMITS,
         size: tuple[int, int] | None = None,
         is_image: bool = False,
+        check_memory: bool = True,
     ) -> Grounder:
         """Checks a bundle and loads its graphs into the engine this machine has.
 
@@ -65,6 +66,7 @@ class Grounder:
             limits: what a video may take, where that is to be less than the model's own numbers.
             size: (height, width) of the videos to come, in pixels, for the check of memory; 16:9 by default.
             is_image: images will come, which take one frame and all visual tokens.
+            check_memory: refuse what is estimated not to fit into this machine's free memory.
 
         Raises:
             BundleError: incomplete, altered, foreign or too new.
@@ -72,7 +74,10 @@ class Grounder:
             EngineError: no engine here runs this precision, or memory is too small: nothing has been loaded then.
         """
         manifest = read_manifest(folder)
-        check_fits(manifest, limits.applied(manifest.config), available_memory(), size, is_image)
+        config = limits.applied(manifest.config)
+        available = available_memory() if check_memory else None
+        if available is not None:
+            check_fits(manifest, config, available, size, is_image)
         return cls(open_bundle(folder), OnnxRuntimeEngine(threads=threads), limits)
 
     def encode(

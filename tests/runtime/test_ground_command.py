@@ -319,3 +319,10 @@ def test_limits_reach_the_run(capsys, bundle, clip_path):
     assert len(json.loads(out.splitlines()[-1])["tube"]["frames"]) <= 3
     assert "frames is limited to 0" in refused(capsys, clip_path, SENTENCE, "--bundle", bundle, "--max-frames", 0)
     assert "more than the model's" in refused(capsys, clip_path, SENTENCE, "--bundle", bundle, "--context", 10**7)
+
+
+def test_too_little_memory_is_one_line_and_can_be_ignored(capsys, bundle, clip_path, monkeypatch):
+    monkeypatch.setattr("devil.runtime.pipeline.available_memory", lambda: 100 << 20)
+    assert "--ignore-memory" in refused(capsys, clip_path, SENTENCE, "--bundle", bundle)
+    code, _, _ = run(capsys, clip_path, SENTENCE, "--bundle", bundle, "--ignore-memory")
+    assert code == 0

@@ -11,7 +11,6 @@ from devil.bundle import FileRecord, Manifest, read_manifest
 from devil.config import PRESETS
 from devil.contract import GRAPHS
 from devil.errors import ConfigError, EngineError
-from devil.runtime.available_memory import available_memory
 from devil.runtime.limits import Limits
 from devil.runtime.memory_plan import check_fits, largest_frames, plan
 
@@ -84,8 +83,9 @@ def test_an_image_that_does_not_fit_is_refused_with_the_visual_tokens_that_do():
 def test_a_machine_too_small_for_the_weights_is_told_so():
     told = manifest()
     assert largest_frames(told, told.config, 2 << 30) is None
-    with pytest.raises(EngineError, match="even the smallest input is too much"):
+    with pytest.raises(EngineError, match="even the smallest input is too much") as refused:
         check_fits(told, told.config, 2 << 30)
+    assert "--ignore-memory" in refused.value.mend  # an estimate may be wrong
 
 
 @pytest.mark.parametrize(
@@ -104,12 +104,6 @@ def test_limits_that_cannot_be_meant_are_refused(limits, message):
 
 def test_no_limits_leave_the_config_as_it_is():
     assert Limits().applied(PRESETS["tiny"]) == PRESETS["tiny"]
-
-
-def test_free_memory_is_some_but_not_more_than_the_machine_has():
-    import os
-
-    assert 1 << 20 < available_memory() <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 _PEAK = """

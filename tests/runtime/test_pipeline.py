@@ -250,3 +250,5 @@ def test_a_bundle_that_does_not_fit_into_memory_is_refused_before_it_is_loaded(b
     monkeypatch.setattr("devil.runtime.pipeline.open_bundle", lambda _: pytest.fail("read"))
     with pytest.raises(EngineError, match="even the smallest input is too much"):
         Grounder.open(bundle)
+    with pytest.raises(pytest.fail.Exception, match="read"):
+        Grounder.open(bundle, check_memory=False)
