@@ -19,6 +19,7 @@ from devil.model.sources.finite import all_finite
 
 _STRETCH = 1 << 22  # weights that one thread quantises at a time
 _PIECE = 1 << 24  # bytes handed on together
+_MOST_THREADS = 8  # each takes the memory of a stretch
 
 
 class QuantisedWeight:
@@ -84,7 +85,7 @@ class QuantisedWeight:
 
         step = max(1, _STRETCH // weight.shape[1])
         parts = [slice(start, start + step) for start in range(0, len(weight), step)]
-        with _one_torch_thread(), ThreadPoolExecutor(os.cpu_count()) as pool:
+        with _one_torch_thread(), ThreadPoolExecutor(_threads()) as pool:
             list(pool.map(stretch, parts))
         self._scales = scales
         return codes.numpy()
@@ -102,6 +103,12 @@ class QuantisedWeight:
         for start in range(0, len(codes), step):
             piece = (codes[start : start + step] + np.int8(8 if self.bits == 4 else -128)).view(np.uint8)
             yield (piece[:, :half] | piece[:, half:] << 4 if self.bits == 4 else piece).reshape(-1)
+
+
+def _threads() -> int:
+    """As many as there are cores that this process may use."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(usable, _MOST_THREADS)
 
 
 def _packed(codes: np.ndarray) -> np.ndarray:
