@@ -11,7 +11,7 @@ import tyro
 
 from devil.assets import reference_checkpoint
 from devil.command import Flag, Folder
-from devil.contract import PRECISIONS, BundlePrecision
+from devil.contract import BundlePrecision
 from devil.errors import ConfigError
 from devil.export.scheme import Bits, BlockSize, Scheme
 
@@ -44,11 +44,12 @@ class ExportOptions:
     layers: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")] = None
     """Keep only the language model's first N decoder layers, to look for errors. Its answers then mean nothing."""
 
-    block_size: BlockSize = 64
-    """int8 and int4: successive weights that share a scale. Fewer are more exact and take more space."""
+    block_size: Annotated[BlockSize | None, tyro.conf.arg(help_behavior_hint="")] = None
+    """int8 and int4: successive weights that share a scale, by default 64. Fewer are more exact and take more
+    space."""
 
-    activations: Literal["fp16", "fp32"] = "fp16"
-    """int8 and int4: floating type of the language graph. fp32 is faster on a CPU and larger."""
+    activations: Annotated[Literal["fp16", "fp32"] | None, tyro.conf.arg(help_behavior_hint="")] = None
+    """int8 and int4: floating type of the language graph, by default fp16. fp32 is faster on a CPU and larger."""
 
     head_bits: Annotated[Bits | None, tyro.conf.arg(help_behavior_hint="")] = None
     """int8 and int4: bits of the readout to logits, 16 for no integers. By default those of the precision."""
@@ -81,10 +82,7 @@ class ExportOptions:
     @property
     def scheme(self) -> Scheme | None:
         """How the language model's weights become integers; None where they do not."""
-        if self.precision in PRECISIONS:
-            return None
-        bits = 4 if self.precision == "int4" else 8
-        return Scheme(bits, self.block_size, self.embedding_bits or bits, self.head_bits or bits)
+        return Scheme.of(self.precision, self.block_size, self.embedding_bits, self.head_bits)
 
     @property
     def fixed_size(self) -> tuple[int, int] | None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from devil.contract import GRAPHS, PRECISIONS, BundlePrecision, Precision
+from devil.contract import GRAPHS, BundlePrecision, Precision
 from devil.errors import UsageError
 from devil.export.options import ExportOptions
 from devil.export.quantisation import SEARCH, Quantiser, nearest
 from devil.export.scheme import Scheme
+
+
+_OF_INTEGERS = ("block_size", "activations", "head_bits", "embedding_bits")  # flags that say nothing of floats
 
 
 @dataclass(frozen=True)
@@ -39,18 +42,22 @@ class Plan:
         Raises:
             UsageError: they contradict each other.
         """
+        for name in _OF_INTEGERS:
+            if not options.scheme and getattr(options, name) is not None:
+                flag = f"--{name.replace('_', '-')}"
+                raise UsageError(
+                    f"{flag} is for int8 and int4, not {options.precision}", f"leave {flag} out or add --precision int4"
+                )
         if options.scheme and options.link_weights:
             raise UsageError(f"{options.precision} weights are not in the checkpoint", "leave --link-weights out")
-        language = options.activations if options.scheme else options.precision
+        language = options.activations or "fp16" if options.scheme else options.precision
         return cls(options.precision, language, options.scheme, options.link_weights)
 
     @classmethod
     def of(cls, precision: BundlePrecision) -> Plan:
         """The defaults of a precision."""
-        if precision in PRECISIONS:
-            return cls(precision, precision)
-        bits = 4 if precision == "int4" else 8
-        return cls(precision, "fp16", Scheme(bits, embedding_bits=bits, head_bits=bits))
+        scheme = Scheme.of(precision)
+        return cls(precision, "fp16" if scheme else precision, scheme)
 
     def floats(self, graph: str) -> Precision:
         """A graph's floating type."""

@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from devil.contract import BundlePrecision
 from devil.errors import ConfigError
 
 Bits = Literal[4, 8, 16]  # 16: not quantised, the graph's own floating type
 BlockSize = Literal[32, 64, 128]
+
+_BITS: dict[BundlePrecision, Bits] = {"int8": 8, "int4": 4}
 
 HEAD = "lm_head"
 EMBEDDING = "model.embed_tokens"
@@ -29,6 +32,20 @@ class Scheme:
     block: BlockSize = 64
     embedding_bits: Bits = 16
     head_bits: Bits = 16
+
+    @classmethod
+    def of(
+        cls,
+        precision: BundlePrecision,
+        block: BlockSize | None = None,
+        embedding_bits: Bits | None = None,
+        head_bits: Bits | None = None,
+    ) -> Scheme | None:
+        """The scheme of a precision, where nothing else is said the default one; None where weights stay floats."""
+        if precision not in _BITS:
+            return None
+        bits = _BITS[precision]
+        return cls(bits, block or cls.block, embedding_bits or bits, head_bits or bits)
 
     def bits_of(self, key: str) -> Bits:
         """Bits of the linear layer `key`."""

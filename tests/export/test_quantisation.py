@@ -202,9 +202,20 @@ def test_flags_choose_the_scheme():
     chosen = ExportOptions(precision="int8", block_size=32, embedding_bits=16, head_bits=4, activations="fp32")
     assert chosen.scheme == Scheme(8, 32, 16, 4)
     assert Plan.of_options(chosen).floats("language") == "fp32"
+    assert Plan.of_options(ExportOptions(precision="int8")) == Plan.of("int8")
     assert Plan.of_options(chosen).floats("vision") == "fp16"
     with pytest.raises(UsageError, match="leave --link-weights out"):
         Plan.of_options(ExportOptions(precision="int4", link_weights=True))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+@pytest.mark.parametrize(
+    "given", [{"block_size": 64}, {"activations": "fp16"}, {"head_bits": 8}, {"embedding_bits": 4}]
+)
+def test_flags_of_integers_are_refused_where_weights_stay_floats(precision, given):
+    flag = "--" + next(iter(given)).replace("_", "-")
+    with pytest.raises(UsageError, match=rf"{flag} is for int8 and int4, not {precision}: leave {flag} out"):
+        Plan.of_options(ExportOptions(precision=precision, **given))
 
 
 def test_the_manifest_can_say_the_scheme():
