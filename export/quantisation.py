@@ -57,4 +57,9 @@ def _codes(scaled: Tensor, top: int) -> Tensor:
 
 def _stored(scale: Tensor, scale_type: torch.dtype) -> Tensor:
     """A scale as it is once stored; so small a one that the type has few bits for it is raised."""
-    return scale.to(scale_type).float().clamp_(min=torch.finfo(scale_type).smallest_normal / 64)
+    return scale.to(scale_type).float().clamp_(min=least_scale(scale_type))
+
+
+def least_scale(scale_type: torch.dtype) -> float:
+    """The smallest scale that is stored. Weights below half of it become zeros."""
+    return torch.finfo(scale_type).smallest_normal / 64

@@ -17,19 +17,24 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from devil.bundle import open_bundle, read_manifest
+from devil.config_json import load_config
 from devil.contract import contract
 from devil.errors import BundleError, ConfigError, ExportFidelityError, OutputError
 from devil.export import link, opening
 from devil.export.bundle import write_bundle
+from devil.export.graphs import GraphBuilder
 from devil.export.layer_check import verify_layers
 from devil.export.opening import open_builder
 from devil.export.options import ExportOptions
 from devil.export.plan import Plan
 from devil.export.scheme import Scheme
+from devil.export.spot_check import check_stored
 from devil.export.write import write_graph
 from devil.model.checkpoint import load_model, save_model
 from devil.model.devil import DevilModel
+from devil.model.fitting import empty_model
 from devil.model.random_checkpoint import RandomCheckpointOptions, write_random_checkpoint
+from devil.model.weights import open_weights
 from tests.qwen2 import causal_feeds, prompt
 from tests.tiny import tiny_config, tiny_model, traced_alike
 
@@ -210,11 +215,26 @@ def test_samples_notice_every_weight_that_lies_elsewhere(plan, checkpoint, tmp_p
     verify_layers(path, graphs, plan)
 
 
-def widened(checkpoint, folder):
-    """The checkpoint with an MLP whose width blocks of 32 divide, all weights random."""
+@pytest.mark.parametrize("size", [0.0, 1e-9, 3e-7, 2e-6])
+@pytest.mark.parametrize("precision", ["int4", "int8"])
+def test_words_that_were_never_trained_pass_the_samples(size, precision, checkpoint, tmp_path):
+    bits = Scheme.of(precision).bits
+    plan = Plan(precision, "fp16", Scheme(bits, 32, embedding_bits=bits, head_bits=bits))
+    source = open_weights(widened(checkpoint, tmp_path, last_word=size))
+    graphs = GraphBuilder(empty_model(load_config(tmp_path / "wide")), source=source)
+    write_graph(tmp_path, "language", graphs, plan)
+    check_stored(tmp_path / "language.onnx", source, plan.scheme)
+
+
+def widened(checkpoint, folder, last_word=None):
+    """The checkpoint with an MLP whose width blocks of 32 divide, all weights random; the last word's can be scaled."""
     config = tiny_config()
     torch.manual_seed(0)
     model = DevilModel(replace(config, language=replace(config.language, mlp=64))).eval()
+    if last_word is not None:
+        with torch.no_grad():
+            model.model.embed_tokens.weight[-1] *= last_word
+            model.lm_head.weight[-1] *= last_word
     save_model(model, folder / "wide", checkpoint / "tokenizer.json", torch.float32)
     return folder / "wide"
 
