@@ -17,7 +17,7 @@ Draft = Callable[[Sequence[int]], Sequence[int]]  # the tokens said so far → a
 TextOf = Callable[[int], str]
 
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
-_MOST_TEMPLATES = 4
+_MOST_LEARNED = 3  # templates
 
 
 def no_draft(_tokens: Sequence[int]) -> tuple[int, ...]:
@@ -96,16 +96,18 @@ class Template:
 
 
 class TemplateDraft:
-    """Drafts from templates: the given one, and those of the answers that it has learned since.
+    """Drafts from templates: those of the given answers, which stay, and of those that it has learned since.
 
     Args:
-        answers: tokens of answers to begin with.
+        answers: tokens of answers to begin with; none is empty.
         text_of: the text of one token.
     """
 
     def __init__(self, answers: Iterable[Sequence[int]], text_of: TextOf):
-        self._text_of = text_of
-        self._templates = [Template.of(answer, text_of) for answer in answers]
+        given = list(answers)
+        self._text_of, self._lasts = text_of, {answer[-1] for answer in given}
+        self._given = [Template.of(answer, text_of) for answer in given]
+        self._templates = list(self._given)  # the last answer's first
 
     def __call__(self, tokens: Sequence[int]) -> tuple[int, ...]:
         """What may follow `tokens`; empty where nothing can be guessed."""
@@ -113,10 +115,17 @@ class TemplateDraft:
         return next((guess for guess in guesses if guess is not None), ())
 
     def learn(self, tokens: Sequence[int]) -> None:
-        """Tries the template of this answer first from now on: a checkpoint may have words of its own."""
+        """Tries the template of this answer first from now on: a checkpoint may have words of its own.
+
+        An answer that ends otherwise than the given ones, in [BOX], is no example and is not learned.
+        """
+        if not tokens or tokens[-1] not in self._lasts:
+            return
         template = Template.of(tokens, self._text_of)
-        others = [other for other in self._templates if other != template]
-        self._templates = [template, *others][:_MOST_TEMPLATES]
+        self._templates = [template, *(other for other in self._templates if other != template)]
+        learned = [other for other in self._templates if other not in self._given]
+        if len(learned) > _MOST_LEARNED:
+            self._templates.remove(learned[-1])
 
 
 def answer_draft(writer: PromptWriter, is_image: bool) -> TemplateDraft:

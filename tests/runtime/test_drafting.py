@@ -208,6 +208,23 @@ def test_words_of_its_own_are_learned_from_an_answer(writers, kind):
     said(writers, kind, stvg_answer(1.0, 2.0), draft=draft)
 
 
+@pytest.mark.parametrize("text", ["", "nothing of that kind", "It happens from 3.2 to 4.0"])
+def test_answers_without_a_box_at_their_end_are_no_examples(writers, text):
+    draft = answer_draft(writers["digits"], False)
+    for _ in range(2):
+        draft.learn(said(writers, "digits", text, draft=draft).token_ids)
+        assert said(writers, "digits", stvg_answer(3.2, 7.9), draft=draft).steps == 4  # as if nothing had been heard
+
+
+def test_odd_answers_never_push_the_taught_one_out(writers):
+    draft = answer_draft(writers["digits"], False)
+    for word in ("one", "two", "three", "four", "five", "six"):
+        draft.learn(said(writers, "digits", f"{word} {BOX}", draft=draft).token_ids)
+    first = said(writers, "digits", stvg_answer(3.2, 7.9), draft=draft)
+    draft.learn(first.token_ids)
+    assert said(writers, "digits", stvg_answer(3.2, 7.9), draft=draft).steps == 4
+
+
 def test_a_draw_is_the_same_behind_a_draft(writers):
     """One random number per token said, none for what a wrong draft would have been followed by."""
     writer = writers["whole"]
