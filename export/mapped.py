@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import math
+import errno
 import os
 import tempfile
 from collections.abc import Collection
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor
 
-from devil.model.checkpoint import Part, part_of, tie
+from devil.errors import OutputError
+from devil.model.checkpoint import Part, fill, weights_of
 from devil.model.devil import DevilModel
 from devil.model.weights import WeightSource
 
@@ -25,21 +26,41 @@ def fill_mapped(model: DevilModel, source: WeightSource, parts: Collection[Part]
 
     Raises:
         CheckpointError: a file is broken, or a weight holds values that are no numbers.
+        OutputError: the file cannot be made, or the disk has no room for it.
     """
-    wanted = {name: tuple(weight.shape) for name, weight in model.named_parameters() if part_of(name) in parts}
-    total = sum(math.prod(shape) for shape in wanted.values())
-    handle, name = tempfile.mkstemp(dir=folder, prefix=".devil-export-")
-    os.close(handle)
+    sizes = [weight.numel() for weight in weights_of(model, parts).values()]
+    memory = iter(_mapped(folder, sum(sizes)).split(sizes))
+    fill(model, source, parts, lambda shape: next(memory).view(shape))
+    model.requires_grad_(False)
+
+
+def _mapped(folder: Path, count: int) -> Tensor:
+    """So many float32 values in a nameless file of the folder's disk."""
     try:
-        memory = torch.from_file(name, shared=True, size=total, dtype=torch.float32)
-    finally:
-        os.unlink(name)
-    start = 0
-    for name, shape in wanted.items():
-        values = memory[start : start + math.prod(shape)].view(shape)
-        values.copy_(source.read(name))
-        start += values.numel()
-        owner, _, attribute = name.rpartition(".")
-        setattr(model.get_submodule(owner), attribute, nn.Parameter(values, requires_grad=False))
-    if "language" in parts and model.devil.language.tied:
-        tie(model, source)
+        handle, name = tempfile.mkstemp(dir=folder, prefix=".devil-export-")
+        try:
+            _reserve(handle, 4 * count)
+            return torch.from_file(name, shared=True, size=count, dtype=torch.float32)
+        finally:
+            os.close(handle)
+            os.unlink(name)
+    except OSError as error:
+        raise OutputError(
+            f"{folder} cannot take {4 * count / 1e9:.1f} GB for a while ({error.strerror})",
+            "free some space or choose another output path",
+        ) from error
+
+
+def _reserve(handle: int, size: int) -> None:
+    """Takes the file's room on the disk now: a disk found full while mapped memory is written kills the process.
+
+    Raises:
+        OSError: there is not so much room.
+    """
+    if not hasattr(os, "posix_fallocate"):
+        return
+    try:
+        os.posix_fallocate(handle, 0, size)
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # file systems without it answer one of these
+            raise

@@ -12,7 +12,7 @@ from devil.export.link import check_linkable
 from devil.export.mapped import fill_mapped
 from devil.export.options import ExportOptions
 from devil.files import check_room, existing_folder
-from devil.model.checkpoint import PARTS, Part, part_of
+from devil.model.checkpoint import PARTS, Part, weights_of
 from devil.model.devil import DevilModel
 from devil.model.fitting import check_weights, empty_model
 from devil.model.hub import local_folder
@@ -39,9 +39,7 @@ def open_builder(options: ExportOptions) -> GraphBuilder:
     model = empty_model(_cut(config, options.layers))
     parts: tuple[Part, ...] = PARTS if part_values(model, "language") * 4 <= WHOLE else ("vision", "detector")
     if options.link_weights:
-        matrices = [
-            name for name, weight in model.named_parameters() if part_of(name) == "language" and weight.dim() > 1
-        ]
+        matrices = [name for name, weight in weights_of(model, ("language",)).items() if weight.dim() > 1]
         check_linkable(source, matrices, options.precision, options.bundle)
     check_room(options.bundle, 4 * sum(part_values(model, part) for part in parts))
     fill_mapped(model, source, parts, existing_folder(options.bundle))
@@ -51,7 +49,7 @@ def open_builder(options: ExportOptions) -> GraphBuilder:
 
 def part_values(model: DevilModel, part: Part) -> int:
     """How many values the weights of a part have together."""
-    return sum(weight.numel() for name, weight in model.named_parameters() if part_of(name) == part)
+    return sum(weight.numel() for weight in weights_of(model, (part,)).values())
 
 
 def _cut(config: DevilConfig, layers: int | None) -> DevilConfig:

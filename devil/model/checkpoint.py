@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -75,15 +75,24 @@ def tokenizer_file(folder: str | os.PathLike, base: str | os.PathLike | None = N
     raise CheckpointError(f"{folder} lacks {TOKENIZER}", COPY_AGAIN)
 
 
-def fill(model: DevilModel, source: WeightSource, parts: Collection[Part]) -> None:
+def fill(
+    model: DevilModel,
+    source: WeightSource,
+    parts: Collection[Part],
+    allocate: Callable[[torch.Size], Tensor] = torch.empty,
+) -> None:
     """Gives a model of `empty_model` the weights of some parts, which a `check_weights` has found to fit.
+
+    Args:
+        allocate: gives the float32 memory of a weight of that shape; asked in the order of `weights_of`. It is the
+            model's own because the checkpoint's files may be replaced.
 
     Raises:
         CheckpointError: a file is broken, or a weight holds values that are no numbers.
     """
-    for name in [name for name, _ in model.named_parameters() if part_of(name) in parts]:
+    for name, weight in weights_of(model, parts).items():
         owner, _, attribute = name.rpartition(".")
-        value = source.read(name).to(torch.float32, copy=True)  # its own memory: the file may be replaced
+        value = allocate(weight.shape).copy_(source.read(name))
         setattr(model.get_submodule(owner), attribute, nn.Parameter(value))
     if "language" in parts and model.devil.language.tied:
         tie(model, source)
@@ -101,6 +110,11 @@ def tie(model: DevilModel, source: WeightSource) -> None:
             f"config.json ties {HEAD} to {EMBEDDING}, but the two differ",
             "use the config.json that came with the weights",
         )
+
+
+def weights_of(model: DevilModel, parts: Collection[Part]) -> dict[str, nn.Parameter]:
+    """The weights of some parts by key; of tied ones the embedding alone."""
+    return {name: weight for name, weight in model.named_parameters() if part_of(name) in parts}
 
 
 def part_of(name: str) -> Part:

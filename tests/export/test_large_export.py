@@ -182,6 +182,25 @@ def test_mapped_weights_are_the_checkpoints_and_leave_no_file(opened, checkpoint
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="the system cannot reserve")
+def test_a_disk_that_fills_meanwhile_is_an_error_and_leaves_no_file(opened, tmp_path, monkeypatch):
+    def full(_handle, _start, _size):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OutputError, match=r"cannot take .* GB for a while \(No space left.*free some space"):
+        opened()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="the system cannot reserve")
+def test_the_room_of_mapped_weights_is_taken_at_once(opened, monkeypatch):
+    taken = []
+    monkeypatch.setattr(os, "posix_fallocate", lambda _handle, _start, size: taken.append(size))
+    weights = opened().model.parameters()
+    assert taken == [4 * sum(weight.numel() for weight in weights)]
+
+
 @pytest.mark.parametrize("plan", [Plan.of("fp32"), Plan.of("fp16"), QUANTISED], ids=lambda plan: plan.precision)
 def test_a_model_too_large_for_pytorch_is_checked_by_layers_and_samples(plan, checkpoint, tmp_path, monkeypatch):
     monkeypatch.setattr(opening, "WHOLE", 0)
