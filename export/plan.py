@@ -11,7 +11,6 @@ from devil.export.options import ExportOptions
 from devil.export.quantisation import SEARCH, Quantiser, nearest
 from devil.export.scheme import Scheme
 
-
 _OF_INTEGERS = ("block_size", "activations", "head_bits", "embedding_bits")  # flags that say nothing of floats
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 
 import numpy as np
 import onnx
@@ -12,6 +13,7 @@ import torch
 from devil.config import DevilConfig, LanguageConfig
 from devil.contract import contract
 from devil.errors import CheckpointError, ConfigError, UsageError
+from devil.export import quantised
 from devil.export.language import build_language
 from devil.export.onnx_file import save_model
 from devil.export.options import ExportOptions
@@ -216,6 +218,13 @@ def test_flags_of_integers_are_refused_where_weights_stay_floats(precision, give
     flag = "--" + next(iter(given)).replace("_", "-")
     with pytest.raises(UsageError, match=rf"{flag} is for int8 and int4, not {precision}: leave {flag} out"):
         Plan.of_options(ExportOptions(precision=precision, **given))
+
+
+@pytest.mark.parametrize(("cores", "threads"), [(1, 1), (3, 3), (96, 8)])
+def test_threads_are_the_usable_cores_up_to_a_number_that_memory_bears(cores, threads, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _process: set(range(cores)), raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 500)
+    assert quantised._threads() == threads
 
 
 def test_the_manifest_can_say_the_scheme():
