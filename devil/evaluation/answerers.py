@@ -13,6 +13,7 @@ from devil.bundle import MANIFEST
 from devil.clip import Clip
 from devil.errors import MissingPackageError
 from devil.files import digest_of, sha256
+from devil.runtime.limits import NO_LIMITS, Limits
 from devil.tube import to_pixels
 
 Segment = tuple[int, int] | None
@@ -42,7 +43,8 @@ class Answerer(Protocol):
     """Anything that can be asked.
 
     Attributes:
-        identity: what distinguishes it from others, for the record: "model", "precision", "engine" and "digest".
+        identity: what distinguishes it from others, for the record: "model", "precision", "engine" and "digest", and
+            "limits" where it has some.
     """
 
     identity: Mapping[str, str]
@@ -62,13 +64,14 @@ class BundleAnswerer:
 
     Raises:
         BundleError: the bundle cannot be used.
-        EngineError: no engine here runs it.
+        ConfigError: a limit that cannot be meant.
+        EngineError: no engine here runs it, or memory is too small.
     """
 
-    def __init__(self, folder: Path, threads: int = 0):
+    def __init__(self, folder: Path, threads: int = 0, limits: Limits = NO_LIMITS, check_memory: bool = True):
         from devil.runtime.pipeline import Grounder
 
-        self._grounder = Grounder.open(folder, threads=threads)
+        self._grounder = Grounder.open(folder, threads, limits, check_memory=check_memory)
         manifest = self._grounder.bundle.manifest
         self.identity = {
             "model": manifest.model,
@@ -76,6 +79,9 @@ class BundleAnswerer:
             "engine": self._grounder.engine.name,
             "digest": sha256(folder / MANIFEST),  # which lists the digest of every other file
         }
+        if limits != NO_LIMITS:
+            given = (f"{name} {value}" for name, value in vars(limits).items() if value is not None)
+            self.identity["limits"] = ", ".join(given)
         self._key, self._video = None, None
 
     def ask(self, path: Path, sentence: str, segment: Segment) -> Reply:

@@ -22,6 +22,7 @@ from devil.evaluation.samples import SampleLog, run_in
 from devil.evaluation.summary import summarise
 from devil.files import write_text
 from devil.progress import Progress, ProgressBars
+from devil.runtime.limits import Limits
 
 METRICS, REPORT = "metrics.json", "report.html"
 
@@ -46,6 +47,14 @@ class EvalOptions:
     """Ask only the first N questions."""
     output: Folder = None
     """Folder to write, by default eval-DATASET-MODEL-PRECISION-ENGINE. A stopped run continues there."""
+    max_frames: Count = None
+    """Sample at most so many frames of a video; bundles only. By default the model's own number."""
+    max_tokens: Count = None
+    """Take at most so many visual tokens; bundles only. By default the model's own number."""
+    context: Count = None
+    """Hold at most so many tokens of video, sentence and answer; bundles only. By default the model's own number."""
+    ignore_memory: Flag = False
+    """Try it even where the free memory is estimated to be too small."""
     threads: Threads = 0
     """CPU threads of a bundle's engine. By default, or with 0, all cores."""
     force: Flag = False
@@ -62,6 +71,8 @@ def evaluate(options: EvalOptions) -> dict[str, Any]:
         raise UsageError("a bundle and a checkpoint were named", "give --bundle or --model")
     if options.limit is not None and options.limit < 1:
         raise UsageError(f"--limit is {options.limit}", "give at least 1, or leave it out")
+    if options.model and (options.max_frames, options.max_tokens, options.context) != (None, None, None):
+        raise UsageError("a checkpoint takes no limits", "leave out --max-frames, --max-tokens and --context")
     check_threads(options.threads)
     if options.output:
         run_in(options.output)  # what lies there is refused before the long work, not after it
@@ -94,7 +105,8 @@ def _answerer(options: EvalOptions, progress: Progress) -> Answerer:
 
     bundle = options.bundle or reference_bundle(progress)
     progress("opening the bundle", 0, 1)
-    return BundleAnswerer(bundle, options.threads)
+    limits = Limits(options.max_frames, options.max_tokens, options.context)
+    return BundleAnswerer(bundle, options.threads, limits, check_memory=not options.ignore_memory)
 
 
 def _default_folder(answerer: Answerer, dataset: Dataset) -> str:

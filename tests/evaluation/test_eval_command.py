@@ -83,6 +83,23 @@ def test_another_model_in_the_folder_is_refused_with_one_line(annotations, check
     assert (folder / SAMPLES).read_text() == before
 
 
+def test_limits_are_part_of_what_was_evaluated(annotations, bundle, evaluated, tmp_path, capsys):
+    args = ["--dataset", str(annotations), "--bundle", str(bundle), "--threads", "1", "--max-frames", "3"]
+    assert main([*args, "--limit", "1", "--output", str(tmp_path / "run"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["run"]["model"]["limits"] == "frames 3"
+    assert len(read_samples(tmp_path / "run")[0].frames) == 3
+    assert main([*args, "--output", str(evaluated[0])]) == 1
+    assert "holds the evaluation of another model" in capsys.readouterr().err
+
+
+def test_what_a_refusal_for_memory_names_is_there(bundle, annotations, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("devil.runtime.pipeline.available_memory", lambda: 100 << 20)
+    args = ["--dataset", str(annotations), "--bundle", str(bundle), "--output", str(tmp_path / "run"), "--limit", "1"]
+    assert main(args) == 1
+    assert "--ignore-memory" in capsys.readouterr().err
+    assert main([*args, "--ignore-memory"]) == 0
+
+
 def test_a_folder_that_cannot_be_the_output_is_refused_before_the_work(tmp_path, capsys):
     (tmp_path / "photo.png").touch()
     assert main(["--dataset", "no data set is read", "--output", str(tmp_path)]) == 1
@@ -95,6 +112,7 @@ def test_a_folder_that_cannot_be_the_output_is_refused_before_the_work(tmp_path,
         ["--limit", "0"],
         ["--threads", "-1"],
         ["--bundle", "a", "--model", "b"],
+        ["--model", "a", "--max-frames", "3"],
         ["--dataset", "nonsense"],
         ["--dataset", "vidstg"],
     ],
