@@ -96,7 +96,7 @@ def ground(options: GroundOptions) -> dict[str, Any]:
             is_image=info.is_image,
             check_memory=not options.ignore_memory,
         )
-        video = grounder.encode(path, progress)
+        video = grounder.encode(path, progress, sentences=sentences)
         answers = video.ground_many(sentences, dense=options.dense, span_only=options.span_only)
         document = answers_document(answers) if options.sentences else answers[0].to_json()
         if options.output:

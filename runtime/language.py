@@ -51,6 +51,25 @@ class LanguageSession:
                 "use fewer frames or fewer visual tokens",
             )
 
+    def check_sentences(self, sizes: Sequence[int], prefix: int, max_new_tokens: int | None = None) -> None:
+        """Whether prompts of so many tokens each, and their answers, fit behind a prefix of `prefix` tokens.
+
+        Raises:
+            SentenceError: one is empty, or more than the model's context holds.
+        """
+        limit = self.config.max_new_tokens if max_new_tokens is None else max_new_tokens
+        context = self.config.language.context
+        for index, size in enumerate(sizes):
+            which = f"sentence {index + 1}: " if len(sizes) > 1 else ""
+            if size < 1:
+                raise SentenceError(f"{which}the prompt behind the video is empty", "ask something")
+            needed = prefix + size + limit
+            if needed > context:
+                raise SentenceError(
+                    f"{which}the video, the sentence and its answer need {needed} tokens, the model holds {context}",
+                    f"shorten the sentence by {needed - context} tokens, or use fewer frames",
+                )
+
     def prefill(
         self,
         token_ids: Sequence[int],
@@ -110,8 +129,8 @@ class LanguageSession:
             EngineError: the logits are not numbers.
         """
         limit = self.config.max_new_tokens if max_new_tokens is None else max_new_tokens
-        for index, prompt in enumerate(prompts):
-            self._check_sentence(len(prompt), limit, f"sentence {index + 1}: " if len(prompts) > 1 else "")
+        self.check_sentences([len(prompt) for prompt in prompts], self.length, limit)
+        for prompt in prompts:
             self._checked(prompt)
         stops, generations = tuple(stop_ids), []
         hear = on_token or (lambda _index, _token: None)
@@ -134,16 +153,6 @@ class LanguageSession:
             if end == len(sizes) or end - first == TOGETHER or sum(sizes[first : end + 1]) > room:
                 yield range(first, end)
                 first = end
-
-    def _check_sentence(self, new: int, limit: int, which: str) -> None:
-        if new < 1:
-            raise SentenceError(f"{which}the prompt behind the video is empty", "ask something")
-        needed, context = self.length + new + limit, self.config.language.context
-        if needed > context:
-            raise SentenceError(
-                f"{which}the video, the sentence and its answer need {needed} tokens, the model holds {context}",
-                f"shorten the sentence by {needed - context} tokens, or use fewer frames",
-            )
 
     def _checked(self, token_ids: Sequence[int]) -> np.ndarray:
         ids = np.asarray(token_ids, np.int64)

@@ -24,6 +24,7 @@ from devil.runtime.engines.onnxruntime import OnnxRuntimeEngine
 from devil.runtime.language import LanguageSession
 from devil.runtime.limits import NO_LIMITS, Limits
 from devil.runtime.memory_plan import check_fits
+from devil.runtime.sampling import Sampling
 from devil.runtime.stopwatch import Stopwatch
 from devil.runtime.tubes import TubeFinder
 
@@ -81,7 +82,11 @@ class Grounder:
         return cls(open_bundle(folder), OnnxRuntimeEngine(threads=threads), limits)
 
     def encode(
-        self, path: str | os.PathLike, progress: Progress = no_progress, segment: tuple[int, int] | None = None
+        self,
+        path: str | os.PathLike,
+        progress: Progress = no_progress,
+        segment: tuple[int, int] | None = None,
+        sentences: Sequence[str] = (),
     ) -> Video:
         """The per-video work, once: reading, vision encoder, the prompt's prefill.
 
@@ -89,18 +94,25 @@ class Grounder:
             path: a video or image file.
             progress: called with (stage, done, total) now and then, here and for the sentences asked later.
             segment: first and last frame of the part to look at, both included; spans then count from its first frame.
+            sentences: some that will be asked: one that cannot be is refused before the long work.
 
         Raises:
             VideoError: the file cannot be read, has no such segment, or is too much for the model's context.
+            SentenceError: a sentence is empty, or too long for what the video leaves of the model's context.
         """
-        return Video(self, path, progress, segment)
+        return Video(self, path, progress, segment, sentences)
 
 
 class Video:
     """One video (or image) that sentences can be asked about; made by `Grounder.encode`."""
 
     def __init__(
-        self, grounder: Grounder, path: str | os.PathLike, progress: Progress, segment: tuple[int, int] | None = None
+        self,
+        grounder: Grounder,
+        path: str | os.PathLike,
+        progress: Progress,
+        segment: tuple[int, int] | None = None,
+        sentences: Sequence[str] = (),
     ):
         self._grounder, self._progress = grounder, progress
         self._watch = Stopwatch()
@@ -112,6 +124,7 @@ class Video:
         prefix = self._prefix()
         self._session = LanguageSession(grounder.language, grounder.config)
         self._session.check_prefix(len(prefix))
+        self._session.check_sentences([len(self._prompt(sentence)) for sentence in sentences], len(prefix))
         with self._watch.stage("vision"):
             table = self._visual_tokens()
         with self._watch.stage("prefill"):
@@ -123,9 +136,10 @@ class Video:
         dense: bool = False,
         span_only: bool = False,
         on_text: Callable[[int, str], None] | None = None,
+        sampling: Sampling | None = None,
     ) -> Answer:
         """`ground_many` for one sentence."""
-        return self.ground_many([sentence], dense, span_only, on_text)[0]
+        return self.ground_many([sentence], dense, span_only, on_text, sampling)[0]
 
     def ground_many(
         self,
@@ -133,6 +147,7 @@ class Video:
         dense: bool = False,
         span_only: bool = False,
         on_text: Callable[[int, str], None] | None = None,
+        sampling: Sampling | None = None,
     ) -> list[Answer]:
         """Finds what each sentence describes. The language model answers them side by side, each as if asked alone.
 
@@ -143,6 +158,7 @@ class Video:
             span_only: run the detector on the span's frames alone. Faster; the linker then starts at the span's first
                 frame, so the tube may follow another slot than linking the whole clip would.
             on_text: called with a sentence's index and its answer so far, whenever a token joins it.
+            sampling: how the words are drawn; the most likely ones by default.
 
         Raises:
             SentenceError: a sentence is empty or too long; nothing is computed then.
@@ -150,7 +166,7 @@ class Video:
         self._progress("answering", 0, 1)
         watch = Stopwatch()
         with watch.stage("language"):
-            generations = self._say(sentences, on_text)
+            generations = self._say(sentences, on_text, sampling)
         answers = []
         for sentence, said in zip(sentences, generations, strict=True):
             # The first sentence pays for the video; what is done for all together is shared evenly.
@@ -159,7 +175,9 @@ class Video:
             self._watch = Stopwatch()
         return answers
 
-    def _say(self, sentences: Sequence[str], on_text: Callable[[int, str], None] | None) -> list[Generation]:
+    def _say(
+        self, sentences: Sequence[str], on_text: Callable[[int, str], None] | None, sampling: Sampling | None
+    ) -> list[Generation]:
         """What the language model says of each sentence."""
         writer, is_image = self._grounder.writer, self.clip.info.is_image
         draft = self._grounder.drafts[is_image]
@@ -169,8 +187,10 @@ class Video:
             heard[index].append(token)
             on_text(index, writer.decode(heard[index]))
 
-        prompts = [writer.instruction(sentence, is_image)[len(self._opening) :] for sentence in sentences]
-        generations = self._session.generate(prompts, draft=draft, on_token=on_token if on_text else None)
+        prompts = [self._prompt(sentence) for sentence in sentences]
+        generations = self._session.generate(
+            prompts, sampling=sampling, draft=draft, on_token=on_token if on_text else None
+        )
         for said in generations:
             if said.finished:
                 draft.learn(said.token_ids)
@@ -214,6 +234,10 @@ class Video:
         writer = self._grounder.writer
         seen = writer.image_prefix(kept[0]) if is_image else writer.video_prefix(self.clip.times, kept)
         return seen + self._opening
+
+    def _prompt(self, sentence: str) -> list[int]:
+        """What stands behind the prefix."""
+        return self._grounder.writer.instruction(sentence, self.clip.info.is_image)[len(self._opening) :]
 
     def _visual_tokens(self) -> np.ndarray:
         """The kept visual tokens of all sampled frames, [V, hidden]."""

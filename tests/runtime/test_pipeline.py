@@ -22,6 +22,7 @@ from devil.runtime.answer import boxes_per_frame
 from devil.runtime.drafting import TemplateDraft
 from devil.runtime.limits import Limits
 from devil.runtime.pipeline import Grounder
+from devil.runtime.sampling import Sampling
 from devil.tube import Tube, to_pixels
 from tests.scripted import ANSWER
 
@@ -90,6 +91,12 @@ def test_drafts_halve_the_steps_and_change_no_answer(grounder, clip_path, monkey
     np.testing.assert_allclose(drafted.rst, plain.rst, atol=2e-5)
     assert plain.decoding["steps"] >= 2 * drafted.decoding["steps"]
     assert plain.decoding == {"tokens": 6, "steps": 6, "drafted": 0, "accepted": 0}
+
+
+def test_words_can_be_drawn_with_a_seed(video):
+    wild = [video.ground(SENTENCES[0], sampling=Sampling(temperature=50.0, seed=seed)).text for seed in (1, 1, 2)]
+    assert wild[0] == wild[1] != wild[2]
+    assert video.ground(SENTENCES[0], sampling=Sampling(top_k=1)).text == video.ground(SENTENCES[0]).text == ANSWER
 
 
 def test_words_are_told_as_they_are_said(video):
@@ -233,6 +240,13 @@ def test_a_refused_sentence_does_not_lose_the_videos_timings(grounder, clip_path
 def test_a_span_that_ends_after_the_video_is_reported(scripted, clip_path):
     found = Grounder.open(scripted("from 0.4 to 19.9 seconds. [BOX]")[1]).encode(clip_path).ground(SENTENCES[0])
     assert "the span ends after the video's end at" in found.problems[0]
+
+
+def test_a_sentence_too_long_is_refused_before_the_vision_step(grounder, clip_path, monkeypatch):
+    monkeypatch.setattr(grounder, "vision", None)
+    long = "red " * grounder.config.language.context
+    with pytest.raises(SentenceError, match=r"sentence 2: .* the model holds"):
+        grounder.encode(clip_path, sentences=[SENTENCES[0], long])
 
 
 def test_limits_make_a_video_smaller(grounder, bundle, clip_path):
