@@ -20,6 +20,7 @@ from devil.files import atomic_file
 
 STATE = "state.pt"
 LOG = "log.jsonl"
+_AS_BEGUN = "resume with the options it began with"
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,10 @@ def _resume(objective: nn.Module, optimizer: torch.optim.Optimizer, folder: Path
     if not (folder / STATE).exists():
         return 0
     state = load_state(objective, folder)
-    optimizer.load_state_dict(state["optimizer"])
+    try:
+        optimizer.load_state_dict(state["optimizer"])
+    except ValueError as error:
+        raise CheckpointError(f"the run in {folder} trained other weights ({error})", _AS_BEGUN) from error
     return state["step"]
 
 
@@ -166,8 +170,6 @@ def load_trained(objective: nn.Module, trained: dict[str, Tensor]) -> None:
     parameters = dict(objective.named_parameters())
     for name, value in trained.items():
         if name not in parameters or parameters[name].shape != value.shape:
-            raise CheckpointError(
-                f"the run to resume has weights {name} that do not fit", "resume with the options it began with"
-            )
+            raise CheckpointError(f"the run to resume has weights {name} that do not fit", _AS_BEGUN)
         with torch.no_grad():
             parameters[name].copy_(value)

@@ -1,10 +1,11 @@
 """How devil-tiny is made from nothing: `python -m devil.training.tiny --output DIR`, in six phases.
 
-looks    vision encoder and projector learn, from crowded pictures, to tell what a perfect eye would tell
+looks    vision encoder and projector learn, from crowded pictures, to tell what a perfect eye would tell; from then on
+         they are frozen, because clips show training pairs only and would teach to tell shapes by their colour
 finding  the detector learns to find a shape by an oracle text vector instead of a sentence
 blurring and now by one that is as inexact as an RST
 symbols  the language model learns, on a perfect eye's codes, what happens when, and which shape the RST stands for
-pictures vision encoder and language model learn on together, on clips
+pictures the language model learns on, with what the vision encoder tells of clips
 joint    and now with the detector, which is asked through the RST
 
 Looks, finding and symbols can run side by side (`--phases looks`, …), but the symbols' RST wants the vectors that
@@ -41,12 +42,12 @@ class TinyOptions:
 
     output: Path
     phases: tuple[Phase, ...] = PHASES
-    looks: int = 3000
+    looks: int = 6000
     finding: int = 1700
     blurring: int = 600
     symbols: int = 4000
-    pictures: int = 1500
-    joint: int = 1500
+    pictures: int = 2000
+    joint: int = 800
     threads: int = 1
     debug: bool = False
     json: bool = False
@@ -169,7 +170,6 @@ def _plans(config: Any, writer: Any) -> dict[Phase, Plan]:
     led = ("read_first", "read_last", "find_first", "find_last", "own_time", "look_back", "look_again", "stay", "name")
     attention = dict.fromkeys(led, 0.5)
     words = question | past | attention
-    seen = {name: weight / 2 for name, weight in looks.items()} | words
     told = ("language", "reasons", "mapping")
     return {
         "looks": Plan({"vision": 1e-3}, looks, lambda n: draw_gallery(n, config, writer, 32)),
@@ -180,12 +180,10 @@ def _plans(config: Any, writer: Any) -> dict[Phase, Plan]:
             words,
             lambda n: draw_symbols(n, config, writer, 6, 6, config.frames // 2 if n < _SHORT else config.frames),
         ),
-        "pictures": Plan(
-            dict.fromkeys(("vision", *told), 3e-4), seen, lambda n: draw_teaching(n, config, writer, 4, 6)
-        ),
+        "pictures": Plan(dict.fromkeys(told, 3e-4), words, lambda n: draw_teaching(n, config, writer, 4, 6)),
         "joint": Plan(
-            dict.fromkeys(("vision", *told), 1e-4) | {"detector": 2e-4},
-            seen,
+            dict.fromkeys(told, 1e-4) | {"detector": 2e-4},
+            words,
             lambda n: draw_teaching(n + 1_000_000, config, writer, 4, 6),
         ),
     }

@@ -148,3 +148,13 @@ def test_every_epoch_draws_every_sample_once_in_a_new_order():
 def test_a_state_of_another_model_is_refused():
     with pytest.raises(CheckpointError, match="do not fit"):
         load_trained(nn.Linear(3, 3), {"weight": torch.zeros(2, 3)})
+
+
+def test_a_run_of_other_parameter_groups_is_not_resumed(tmp_path):
+    run(tmp_path, steps=3)
+    objective = Curve()
+    groups = [
+        {"params": list(layer.parameters()), "lr": 1e-2} for layer in objective.layers if list(layer.parameters())
+    ]
+    with pytest.raises(CheckpointError, match="trained other weights"):
+        train(objective, groups, draw, LoopConfig(5), tmp_path)
