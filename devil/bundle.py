@@ -15,7 +15,7 @@ from devil.contract import BUNDLE_PRECISIONS, GRAPHS, PRECISIONS, BundlePrecisio
 from devil.errors import BundleError, DevilError
 from devil.files import sampled_sha256, sha256, write_text
 
-SCHEMA = 1
+SCHEMA = 2
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
 ENGINES = "engines"  # built on the target, never listed in the manifest
@@ -67,6 +67,8 @@ class Manifest:
         graph_precisions: each graph's floating type, where it is not the bundle's precision.
         quantisation: per graph with integer weights, what was quantised how (see `devil.export.quantisation`).
         layers_of: decoder layers of the checkpoint, where the bundle has only the first `config.language.layers`.
+        weight_bytes: per graph, bytes of all weights that it reads, in their types in the file. Linked files hold
+            more: the whole checkpoint's shards.
 
     Raises:
         BundleError: an unknown precision, a file name that is not plain, or a graph or the tokenizer is not listed.
@@ -82,6 +84,7 @@ class Manifest:
     graph_precisions: Mapping[str, Precision] = field(default_factory=dict)
     quantisation: Mapping[str, Any] = field(default_factory=dict)
     layers_of: int | None = None
+    weight_bytes: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.precision not in BUNDLE_PRECISIONS:
@@ -100,6 +103,11 @@ class Manifest:
     def graph_precision(self, graph: str) -> Precision:
         """The floating type of one of `devil.contract.GRAPHS`."""
         return self.graph_precisions.get(graph, self.precision)
+
+    def graph_bytes(self, graph: str) -> int:
+        """Bytes of the weights that a graph reads; where the manifest does not say them, of all files it has."""
+        own = sum(record.bytes for name, record in self.files.items() if name.startswith(f"{graph}.onnx"))
+        return self.weight_bytes.get(graph, own)
 
 
 @dataclass(frozen=True)
@@ -145,6 +153,7 @@ def write_manifest(folder: str | os.PathLike, manifest: Manifest) -> None:
         "graph_precisions": {graph: manifest.graph_precision(graph) for graph in GRAPHS},
         "quantisation": dict(manifest.quantisation),
         "layers_of": manifest.layers_of,
+        "weight_bytes": dict(manifest.weight_bytes),
         "frame_size": list(manifest.frame_size) if manifest.frame_size else None,
         "files": {name: _record_values(manifest.files[name]) for name in sorted(manifest.files)},
         "versions": dict(manifest.versions),
@@ -169,7 +178,7 @@ def read_manifest(folder: str | os.PathLike) -> Manifest:
     if isinstance(schema, int) and schema > SCHEMA:
         raise BundleError(f"{folder} was made by a newer version (schema {schema})", "update devil-deploy")
     if schema != SCHEMA:
-        raise BundleError(f"{folder / MANIFEST} has schema {schema!r}, not {SCHEMA}", "run devil-export")
+        raise BundleError(f"{folder / MANIFEST} has schema {schema!r}, not {SCHEMA}", "run devil-export again")
     try:
         manifest = _parsed(values)
         same = values["contract"] == contract_values(manifest.config)
@@ -248,9 +257,10 @@ def _parsed(values: dict[str, Any]) -> Manifest:
         frame_size=(int(size[0]), int(size[1])) if size else None,
         fidelity=values["fidelity"],
         versions=values["versions"],
-        graph_precisions=values.get("graph_precisions", {}),
-        quantisation=values.get("quantisation", {}),
-        layers_of=values.get("layers_of"),
+        graph_precisions=values["graph_precisions"],
+        quantisation=values["quantisation"],
+        layers_of=values["layers_of"],
+        weight_bytes={graph: int(size) for graph, size in values["weight_bytes"].items()},
     )
 
 

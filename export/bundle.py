@@ -13,6 +13,7 @@ from devil.contract import GRAPHS
 from devil.errors import ConfigError, OutputError
 from devil.export.graphs import GraphBuilder
 from devil.export.layer_check import verify_layers
+from devil.export.onnx_file import stored_weight_bytes
 from devil.export.opening import open_builder
 from devil.export.options import ExportOptions
 from devil.export.plan import Plan
@@ -65,10 +66,11 @@ def write_bundle(
         ExportFidelityError: a graph differs from PyTorch by more than its budget.
     """
     check_room(output, bytes_to_write(builder, plan))
-    fidelity, files = {}, {}
+    fidelity, files, sizes = {}, {}, {}
     with atomic_directory(output) as folder:
         for graph in GRAPHS:
             files |= write_graph(folder, graph, builder, plan, on_stage)
+            sizes[graph] = stored_weight_bytes(folder / f"{graph}.onnx")
             on_stage(f"{graph}: comparing with PyTorch")
             fidelity[graph] = asdict(_verify(folder / f"{graph}.onnx", graph, builder, plan))
         shutil.copyfile(tokenizer, folder / TOKENIZER)
@@ -76,7 +78,7 @@ def write_bundle(
         versions = {tool: metadata.version(tool) for tool in _TOOLS}
         manifest = Manifest(
             name, plan.precision, builder.model.devil, files, builder.frame_size, fidelity, versions,
-            layers_of=builder.layers_of, **plan.manifest,
+            layers_of=builder.layers_of, weight_bytes=sizes, **plan.manifest,
         )  # fmt: skip
         write_manifest(folder, manifest)
 

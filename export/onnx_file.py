@@ -39,6 +39,13 @@ def weight_bytes(model: ir.Model, path: Path) -> int:
     return sum(value.const_value.nbytes for value in _to_write(model, path))
 
 
+def stored_weight_bytes(path: Path) -> int:
+    """How many bytes of weights the graph at `path` reads, in it and beside it."""
+    import onnx_ir as ir
+
+    return sum(value.const_value.nbytes for value in ir.load(path).graph.initializers.values())
+
+
 def store_model(model: ir.Model, path: Path, wrote: Wrote = lambda _: None) -> dict[str, FileRecord]:
     """Writes a graph at `path` and its weights beside it, one at a time; returns what the manifest says of both.
 

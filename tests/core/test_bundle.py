@@ -1,6 +1,7 @@
 """Bundles: what opens, what is refused, and with which line."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -76,7 +77,8 @@ def test_a_broken_manifest_is_refused(bundle, text):
 @pytest.mark.parametrize(
     ("values", "line"),
     [
-        ({"schema": 2}, "made by a newer version .*update devil-deploy"),
+        ({"schema": 3}, "made by a newer version .*update devil-deploy"),
+        ({"schema": 1}, "has schema 1, not 2: run devil-export again"),
         ({"schema": None}, "has schema None"),
         ({"precision": "fp12"}, "precision 'fp12'"),
         ({"files": {}}, "does not list vision.onnx"),
@@ -84,6 +86,7 @@ def test_a_broken_manifest_is_refused(bundle, text):
         ({"files": {"C:\\vision.onnx": {"bytes": 1, "sha256": "0"}}}, "not a plain file name"),
         ({"files": {"vision.onnx": 7}}, "is broken"),
         ({"files": None}, "is broken"),
+        ({"weight_bytes": {"vision": "many"}}, "is broken"),
         ({"config": {"model_type": "llama"}}, "is broken .*model_type 'llama'"),
         ({"contract": {}}, "other inputs or outputs"),
     ],
@@ -94,9 +97,10 @@ def test_a_manifest_that_does_not_fit_is_refused(bundle, values, line):
         open_bundle(bundle)
 
 
-def test_a_missing_field_is_refused(bundle):
+@pytest.mark.parametrize("name", ["contract", "graph_precisions", "quantisation", "layers_of", "weight_bytes"])
+def test_a_missing_field_is_refused(bundle, name):
     values = json.loads((bundle / "manifest.json").read_text())
-    del values["contract"]
+    del values[name]
     (bundle / "manifest.json").write_text(json.dumps(values))
     with pytest.raises(BundleError, match="is broken"):
         open_bundle(bundle)
@@ -143,12 +147,13 @@ def test_integer_weights_leave_every_graph_a_floating_type(bundle):
     assert (manifest.quantisation, manifest.layers_of) == ({"language": {}}, 7)
 
 
-def test_a_bundle_from_before_graph_precisions_has_one_for_all(bundle):
-    values = json.loads((bundle / "manifest.json").read_text())
-    for name in ("graph_precisions", "quantisation", "layers_of"):
-        del values[name]
-    (bundle / "manifest.json").write_text(json.dumps(values))
-    assert open_bundle(bundle).manifest.graph_precision("language") == "fp16"
+def test_bytes_of_weights_are_read_back_and_else_those_of_the_graphs_files(bundle):
+    manifest = open_bundle(bundle).manifest
+    assert manifest.graph_bytes("vision") == 3 * len("vision.onnx" + "vision.onnx.data")
+    write_manifest(bundle, replace(manifest, weight_bytes={"vision": 7}))
+    manifest = open_bundle(bundle).manifest
+    assert manifest.weight_bytes == {"vision": 7}
+    assert (manifest.graph_bytes("vision"), manifest.graph_bytes("backbone")) == (7, 3 * len("backbone.onnx"))
 
 
 def test_integers_without_floating_types_are_refused(bundle):

@@ -82,6 +82,9 @@ def test_a_linked_bundle_has_the_checkpoints_file_and_equals_the_copied_one(open
         answer(folder, bundle.config.language), answer(bundles["fp32"], bundle.config.language), strict=True
     ):
         np.testing.assert_array_equal(ours, theirs)
+    weights = onnx.load(bundles["fp32"] / "language.onnx").graph.initializer
+    used = sum(onnx.numpy_helper.to_array(tensor).nbytes for tensor in weights)
+    assert bundle.manifest.graph_bytes("language") == used < bundle.manifest.files[LINKED].bytes
     assert bundle.graph_hash("language") != open_bundle(bundles["fp32"]).graph_hash("language")
 
 
