@@ -6,7 +6,7 @@ activations of the hungriest graph. The estimates lean to the safe side; tests h
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -129,14 +129,6 @@ def _in_proportion(config: DevilConfig, frames: int) -> DevilConfig:
     return replace(config, frames=frames, max_tokens=max(frames, config.max_tokens * frames // config.frames))
 
 
-def graph_bytes(manifest: Manifest) -> Mapping[str, int]:
-    """Bytes of every graph's files."""
-    return {
-        graph: sum(record.bytes for name, record in manifest.files.items() if name.startswith(f"{graph}.onnx"))
-        for graph in GRAPHS
-    }
-
-
 def _assumed_size(config: DevilConfig) -> tuple[int, int]:
     return detector_size(*_ASPECT, config.detector)
 
@@ -152,7 +144,7 @@ class _Sketch:
 
     @property
     def weights(self) -> int:
-        return sum(round(size * _KEPT[self._stored(graph)]) for graph, size in graph_bytes(self.manifest).items())
+        return sum(round(self.manifest.graph_bytes(graph) * _KEPT[self._stored(graph)]) for graph in GRAPHS)
 
     def _stored(self, graph: str) -> str:
         return self.manifest.precision if graph == "language" else self.manifest.graph_precision(graph)

@@ -31,6 +31,12 @@ def test_weights_cache_video_and_activations_make_the_whole():
     assert f"{planned.total / 1e9:.2f} GB" in str(planned)
 
 
+def test_weights_are_those_that_the_graphs_read_not_all_of_linked_files():
+    linked = dataclasses.replace(manifest(), weight_bytes={"language": 1_000_000_000})
+    expected = sum(SIZES.values()) - SIZES["language"] + 1_000_000_000
+    assert plan(linked, linked.config).weights == pytest.approx(1.1 * expected)
+
+
 def test_the_cache_is_two_copies_of_keys_and_values_for_every_slot():
     told = manifest()
     language = told.config.language
