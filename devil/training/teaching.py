@@ -7,6 +7,7 @@ the RST stands for.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -20,6 +21,7 @@ from devil.data.dice import Dice
 from devil.data.scene import Query
 from devil.model.devil import DevilModel
 from devil.prompt import PromptWriter, stvg_answer
+from devil.training.blinding import Blind, blinded, hide
 from devil.training.gallery import gallery
 from devil.training.heads import AppearanceHeads, EventHeads, HistoryHeads, QuestionHeads, ReferentHeads
 from devil.training.hints import (
@@ -61,6 +63,7 @@ class TeachingBatch:
         packed: the questions as sequences.
         patches: uint8 [B·T, P, 3·patch²]; positions: int64 [P, 2]. Both None where symbols replace the pictures.
         labels: of all clips, arrays [B, T, G].
+        blind: what the shapes of each clip do not show (see devil.training.blinding).
     """
 
     samples: list[ClipSample]
@@ -69,6 +72,7 @@ class TeachingBatch:
     patches: Tensor | None
     positions: Tensor | None
     labels: TokenLabels
+    blind: tuple[Blind, ...]
 
 
 def draw_teaching(
@@ -78,8 +82,7 @@ def draw_teaching(
     dice = Dice(f"teaching {number}")
     aspect, side = draw_shape(dice)
     samples = [clip_sample(number * clips + place, config, aspect, side, frames=frames) for place in range(clips)]
-    queries = [_asked(sample, questions, dice) for sample in samples]
-    return teaching_batch(samples, queries, config, writer)
+    return _asking(samples, questions, config, writer, dice)
 
 
 def draw_symbols(
@@ -89,7 +92,7 @@ def draw_symbols(
     dice = Dice(f"symbols {number}")
     aspect, side = draw_shape(dice)
     samples = [unseen_sample(number * clips + place, config, aspect, side, frames) for place in range(clips)]
-    return teaching_batch(samples, [_asked(sample, questions, dice) for sample in samples], config, writer)
+    return _asking(samples, questions, config, writer, dice)
 
 
 def draw_gallery(number: int, config: DevilConfig, writer: PromptWriter, pictures: int) -> TeachingBatch:
@@ -100,7 +103,11 @@ def draw_gallery(number: int, config: DevilConfig, writer: PromptWriter, picture
 
 
 def teaching_batch(
-    samples: list[ClipSample], queries: list[list[Query]], config: DevilConfig, writer: PromptWriter
+    samples: list[ClipSample],
+    queries: list[list[Query]],
+    config: DevilConfig,
+    writer: PromptWriter,
+    blind: Sequence[Blind] = (),
 ) -> TeachingBatch:
     """Packs given questions about given clips of one size."""
     frames, tokens = samples[0].labels.owner.shape
@@ -118,12 +125,22 @@ def teaching_batch(
         patches=torch.from_numpy(np.concatenate([sample.patches for sample in samples])) if pictured else None,
         positions=torch.from_numpy(samples[0].positions) if pictured else None,
         labels=labels,
+        blind=tuple(blind) or (None,) * len(samples),
     )
 
 
-def _asked(sample: ClipSample, questions: int, dice: Dice) -> list[Query]:
+def _asking(
+    samples: list[ClipSample], questions: int, config: DevilConfig, writer: PromptWriter, dice: Dice
+) -> TeachingBatch:
+    """Draws what is asked about each clip, and what its shapes do not show."""
+    drawn = [blinded(sample.clip, dice) for sample in samples]
+    queries = [_asked(pool, questions, dice) for _, pool in drawn]
+    return teaching_batch(samples, queries, config, writer, [blind for blind, _ in drawn])
+
+
+def _asked(pool: Sequence[Query], questions: int, dice: Dice) -> list[Query]:
     """Distinct sentences as far as there are any, in random order."""
-    pool, asked = list(sample.clip.queries), []
+    asked: list[Query] = []
     while len(asked) < questions:
         left = [query for query in pool if query not in asked] or pool
         asked.append(dice.choice(left))
@@ -159,7 +176,8 @@ class TeachingObjective(nn.Module):
             losses["likeness"] = self.symbols.likeness_loss(seen, batch.labels)
         if not batch.queries[0]:
             return losses, None
-        output = language_pass(self.model, batch.packed, table.flatten(0, 1))
+        seen = hide(table.view(*batch.labels.owner.shape, -1), batch.labels.owner, batch.blind, self.symbols)
+        output = language_pass(self.model, batch.packed, seen.flatten(0, 2))
         return losses | self._language_losses(output, batch), output
 
     def total(self, losses: dict[str, Tensor]) -> Tensor:
@@ -221,7 +239,9 @@ class TeachingObjective(nn.Module):
         rst = output.hidden.gather(1, rows[..., None].expand(-1, -1, output.hidden.shape[-1])).flatten(0, 1)
         mapped = self.model.detector.llm_feat_map(rst)
         oracle = self.referents(*referents(batch)).detach()
-        return F.mse_loss(mapped, oracle) / oracle.var().clamp(min=1e-6)
+        shown = torch.tensor([blind is None for blind in batch.blind]).repeat_interleave(rows.shape[1])
+        distance = F.mse_loss(mapped[shown], oracle[shown], reduction="sum") / max(mapped[shown].numel(), 1)
+        return distance / oracle.var().clamp(min=1e-6)
 
 
 def referents(batch: TeachingBatch) -> tuple[Tensor, Tensor]:
