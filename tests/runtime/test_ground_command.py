@@ -233,8 +233,7 @@ def test_an_interrupt_leaves_nothing(bundle, tmp_path):
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert err == "devil-ground: interrupted; nothing half-written was left\n"
+    assert (process.returncode, err) == (130, "devil-ground: interrupted; nothing half-written was left\n")
     assert os.listdir(out) == []
 
 
