@@ -227,7 +227,11 @@ def test_an_interrupt_leaves_nothing(bundle, tmp_path):
     out = tmp_path / "out"
     command = [sys.executable, "-m", "devil.runtime.cli", str(video), SENTENCE, "--bundle", str(bundle)]
     process = subprocess.Popen(
-        [*command, "--render", str(out / "drawn.mp4")], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+        [*command, "--render", str(out / "drawn.mp4")],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored in the background
     )
     while process.poll() is None and not (out.exists() and os.listdir(out)):
         time.sleep(0.02)
