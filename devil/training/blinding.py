@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -44,7 +45,7 @@ def _naming(query: Query, clip: SyntheticClip, blind: Blind) -> str:
     return " ".join(re.sub(r"^\w+", name, word) if word.rstrip("?") in (shape, "shape") else word for word in words)
 
 
-def hide(tokens: Tensor, owner: object, blind: Sequence[Blind], symbols: SymbolTokens) -> Tensor:
+def hide(tokens: Tensor, owner: np.ndarray, blind: Sequence[Blind], symbols: SymbolTokens) -> Tensor:
     """Visual tokens [B, T, G, hidden] with the colours (or shapes) of blind clips replaced by codes never seen before.
 
     Args:

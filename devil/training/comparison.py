@@ -17,7 +17,7 @@ from devil.training.symbols import SymbolTokens
 LAYER = 1  # the decoder layer whose last key-value head, with its queries, is set
 _WAVE_GAINS = (2.5, 3.5, 4.5, 4.5)  # of each wave of a place, slow ones first: fast ones tell places apart
 _LOOK_GAIN = 5.0  # of colours and shapes
-_NOWHERE = 21.0  # the score (times √ of the head's size) of the first token, which wins where nothing matches
+_NOWHERE = 21.0  # the score of the first token, which wins where nothing matches
 _SELF = math.sqrt(8 * 5.0)  # makes a token look at earlier frames rather than at itself
 _SELF_PAIR = 4  # of the rotary pairs, one whose angle grows by half a turn over about a frame's tokens
 
@@ -39,7 +39,7 @@ def begin_comparison(model: DevilModel, symbols: SymbolTokens, first_token: int)
     key_bias, query_bias = torch.zeros(size), torch.zeros(size)
     key[slots] = query[slots] = rows
     embedding = model.model.embed_tokens.weight[first_token]
-    free = size - 3
+    free = size - 3  # of the slots, one that the rows leave
     key[free] = math.sqrt(size) / math.sqrt(len(embedding)) * embedding / embedding.norm()
     query_bias[free] = _NOWHERE
     query_bias[_SELF_PAIR], key_bias[_SELF_PAIR] = _SELF, -_SELF
