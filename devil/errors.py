@@ -48,6 +48,10 @@ class ExportFidelityError(DevilError):
     """An exported graph differs from the PyTorch model by more than its budget."""
 
 
+class CalibrationError(DevilError):
+    """A bundle cannot be quantised: the clips say too little, or the result would be worse than asked for."""
+
+
 class VideoError(DevilError):
     """A video or image cannot be read."""
 
