@@ -14,7 +14,6 @@ from pathlib import Path
 
 from torch import Tensor
 
-from devil.export.fidelity import Measures, worst
 from devil.export.graphs import GraphBuilder
 from devil.export.language import build_language
 from devil.export.mapped import fill_mapped
@@ -22,6 +21,7 @@ from devil.export.onnx_file import check_file, store_model
 from devil.export.plan import Plan
 from devil.export.spot_check import check_stored
 from devil.export.verify import METHOD, Fidelity, check_budget, compare
+from devil.fidelity import Measures, worst
 from devil.model.fitting import EMBEDDING, HEAD, empty_model
 from devil.model.weights import Entry, WeightSource
 

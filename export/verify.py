@@ -17,9 +17,9 @@ from devil.contract import FLOAT, BundlePrecision, Precision, contract, key_name
 from devil.errors import ExportFidelityError
 from devil.export import sampling
 from devil.export.emulation import EmulateBf16
-from devil.export.fidelity import Measures, compare_detections, compare_tensors, over_budget, worst
 from devil.export.onnx_file import check_file, data_path, save_model
 from devil.export.plan import Plan
+from devil.fidelity import Measures, compare_detections, compare_tensors, over_budget, worst
 from devil.model.devil import DevilModel
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Fidelity:
 
     Attributes:
         method: how the graph was run.
-        measures: each measure's worst over all cases (see devil.export.fidelity).
+        measures: each measure's worst over all cases (see devil.fidelity).
     """
 
     method: str

@@ -18,7 +18,7 @@ from devil.export import bundle as exporting
 from devil.export import sampling, verify
 from devil.export.bundle import export, write_bundle
 from devil.export.cli import main
-from devil.export.fidelity import BUDGETS
+from devil.fidelity import BUDGETS
 from devil.export.graphs import GraphBuilder
 from devil.export.onnx_file import save_model
 from devil.export.options import ExportOptions

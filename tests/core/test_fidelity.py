@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from devil.export.fidelity import compare_detections, compare_tensors, over_budget, worst
+from devil.fidelity import compare_detections, compare_tensors, over_budget, worst
 
 
 def detections(frames=2, queries=5, seed=0):

@@ -1,4 +1,4 @@
-"""How far an exported graph is from the PyTorch model, and how far it may be."""
+"""How far two runs of one graph are from each other, and how far they may be."""
 
 from __future__ import annotations
 
