@@ -16,7 +16,8 @@ ABI = 1
 
 FUNCTION_BODY = "function body (GridSample)"
 
-_NAMES = {"win32": "devil_msda.dll", "darwin": "libdevil_msda.so"}
+LIBRARY = "devil_msda.dll" if sys.platform == "win32" else "libdevil_msda.so"
+TENSORRT_LIBRARY = "libdevil_msda_tensorrt.so"
 _ONNXRUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml")
 _log = logging.getLogger(__name__)
 
@@ -25,22 +26,24 @@ class LibraryRefusedError(EngineError):
     """The library cannot be used here; the message is one line that says why."""
 
 
-@functools.cache
-def native_path() -> Path | None:
-    """The library that was built for this package, or None.
+def candidates(name: str) -> list[Path]:
+    """The files of that name, `LIBRARY` or `TENSORRT_LIBRARY`, that were built for this package; the best first.
 
-    Looked for beside the installed package and, for an editable install, in the checkout's `build` folder. One that is
-    there but does not fit is refused with one warning.
+    They lie beside the installed package and, for an editable install, in the checkout's `build` folder.
     """
-    name = _NAMES.get(sys.platform, "libdevil_msda.so")
     folders = [Path(path) for path in sys.modules["devil.plugins"].__path__]  # two for an editable install
     checkout = Path(__file__).resolve().parent.parent
     if (checkout / "CMakeLists.txt").is_file():
         folders.append(checkout / "build" / "plugins")
-    for folder in folders:
-        path = folder / name
-        if not path.is_file():
-            continue
+    return [folder / name for folder in folders if (folder / name).is_file()]
+
+
+@functools.cache
+def native_path() -> Path | None:
+    """The library that was built for this package, or None. One that is there but does not fit is refused with one
+    warning.
+    """
+    for path in candidates(LIBRARY):
         try:
             load(path)
         except LibraryRefusedError as reason:
