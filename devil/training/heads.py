@@ -110,10 +110,14 @@ class QuestionHeads(nn.Module):
         self.sizes = [len(COLOURS), len(SHAPES), len(KINDS)]
         self.out = nn.Linear(hidden, sum(self.sizes))
 
-    def loss(self, tokens: Tensor, queries: Sequence[Query]) -> Tensor:
-        """Tokens [N, hidden] of N questions; colours and shapes that a sentence does not name are left out."""
+    def loss(self, tokens: Tensor, queries: Sequence[Query], plain: np.ndarray) -> Tensor:
+        """Tokens [N, hidden] of N questions; colours and shapes that a sentence does not name are left out.
+
+        So are those of questions that are not `plain`, bool [N]: they are mixtures (see devil.training.mixing).
+        """
         said = self.out(self.norm(tokens)).split(self.sizes, -1)
         named = np.array([_named(query) for query in queries], np.int64).T
+        named[:2, ~plain] = -1
         return sum(_classified(logits, wanted) for logits, wanted in zip(said, named, strict=True))
 
 

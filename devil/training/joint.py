@@ -20,7 +20,7 @@ from devil.training.warmup import best_iou
 
 @dataclass(frozen=True)
 class TubeWindow:
-    """T successive frames of each of B clips, and what is to be found in them.
+    """T successive frames of each of B of a batch's clips, and what is to be found in them.
 
     Attributes:
         question: int64 [B], the question's number among all of the batch.
@@ -35,9 +35,13 @@ class TubeWindow:
 
 
 def draw_window(batch: TeachingBatch, length: int, dice: Dice) -> TubeWindow:
-    """For each clip one of its questions, and a window that overlaps its true span as far as it can."""
+    """For each clip that stays as it is one of its questions, and a window that overlaps its true span as
+    far as it can: the detector sees the clips as they are.
+    """
     questions, frames, targets, present = [], [], [], []
     for place, (sample, asked) in enumerate(zip(batch.samples, batch.queries, strict=True)):
+        if not batch.mixtures[place].plain:
+            continue
         number = dice.integer(0, len(asked) - 1)
         query, clip = asked[number], sample.clip
         latest = min(max(query.last - length + 1, query.first), len(clip.times) - length)

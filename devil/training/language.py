@@ -31,14 +31,20 @@ class LanguageOutput:
     positions: Tensor
 
 
-def language_pass(model: DevilModel, batch: Packed, visual_table: Tensor) -> LanguageOutput:
+def language_pass(
+    model: DevilModel, batch: Packed, visual_table: Tensor, change: Tensor | None = None
+) -> LanguageOutput:
     """Runs a collated batch; `visual_table` [V, hidden] holds the visual tokens of all its clips.
+
+    `change` [B, S, hidden] is added to the embeddings, if given.
 
     A batch of one question per clip and no padding is plainly causal, so any attention kernel will do.
     """
     device = visual_table.device
     positions = torch.from_numpy(batch.positions).to(device)
     embedded = model.embed(torch.from_numpy(batch.token_ids).to(device), visual_table)
+    if change is not None:
+        embedded = embedded + change
     mask = None
     if batch.segments.min() < 0 or batch.segments.max() > 1:
         allowed = torch.from_numpy(block_mask(batch.segments)).to(device)[:, None]

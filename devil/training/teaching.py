@@ -21,7 +21,6 @@ from devil.data.dice import Dice
 from devil.data.scene import Query
 from devil.model.devil import DevilModel
 from devil.prompt import PromptWriter, stvg_answer
-from devil.training.blinding import Blind, blinded, hide
 from devil.training.gallery import gallery
 from devil.training.heads import AppearanceHeads, EventHeads, HistoryHeads, QuestionHeads, ReferentHeads
 from devil.training.hints import (
@@ -43,6 +42,7 @@ from devil.training.language import (
     attention_rows,
     language_pass,
 )
+from devil.training.mixing import UNMIXED, Mixture, draw_mixture, meant, name_tokens, said, shown
 from devil.training.packing import Packed, collate, pack_video
 from devil.training.samples import ClipSample, clip_sample, draw_shape, sample_of, unseen_sample
 from devil.training.symbols import SymbolTokens
@@ -63,7 +63,8 @@ class TeachingBatch:
         packed: the questions as sequences.
         patches: uint8 [B·T, P, 3·patch²]; positions: int64 [P, 2]. Both None where symbols replace the pictures.
         labels: of all clips, arrays [B, T, G].
-        blind: what the shapes of each clip do not show (see devil.training.blinding).
+        mixtures: what the looks of each clip become (see devil.training.mixing).
+        words: tokens of the colours' and of the outlines' names.
     """
 
     samples: list[ClipSample]
@@ -72,7 +73,8 @@ class TeachingBatch:
     patches: Tensor | None
     positions: Tensor | None
     labels: TokenLabels
-    blind: tuple[Blind, ...]
+    mixtures: tuple[Mixture, ...]
+    words: tuple[np.ndarray, np.ndarray]
 
 
 def draw_teaching(
@@ -107,7 +109,7 @@ def teaching_batch(
     queries: list[list[Query]],
     config: DevilConfig,
     writer: PromptWriter,
-    blind: Sequence[Blind] = (),
+    mixtures: Sequence[Mixture] = (),
 ) -> TeachingBatch:
     """Packs given questions about given clips of one size."""
     frames, tokens = samples[0].labels.owner.shape
@@ -125,17 +127,18 @@ def teaching_batch(
         patches=torch.from_numpy(np.concatenate([sample.patches for sample in samples])) if pictured else None,
         positions=torch.from_numpy(samples[0].positions) if pictured else None,
         labels=labels,
-        blind=tuple(blind) or (None,) * len(samples),
+        mixtures=tuple(mixtures) or (UNMIXED,) * len(samples),
+        words=name_tokens(writer),
     )
 
 
 def _asking(
     samples: list[ClipSample], questions: int, config: DevilConfig, writer: PromptWriter, dice: Dice
 ) -> TeachingBatch:
-    """Draws what is asked about each clip, and what its shapes do not show."""
-    drawn = [blinded(sample.clip, dice) for sample in samples]
-    queries = [_asked(pool, questions, dice) for _, pool in drawn]
-    return teaching_batch(samples, queries, config, writer, [blind for blind, _ in drawn])
+    """Draws what is asked about each clip, and what its looks become; the first clip of a batch stays as it is."""
+    queries = [_asked(sample.clip.queries, questions, dice) for sample in samples]
+    mixtures = [draw_mixture(dice) if place else UNMIXED for place in range(len(samples))]
+    return teaching_batch(samples, queries, config, writer, mixtures)
 
 
 def _asked(pool: Sequence[Query], questions: int, dice: Dice) -> list[Query]:
@@ -176,9 +179,14 @@ class TeachingObjective(nn.Module):
             losses["likeness"] = self.symbols.likeness_loss(seen, batch.labels)
         if not batch.queries[0]:
             return losses, None
-        seen = hide(table.view(*batch.labels.owner.shape, -1), batch.labels.owner, batch.blind, self.symbols)
-        output = language_pass(self.model, batch.packed, seen.flatten(0, 2))
+        seen = self._mixed(table.view(*batch.labels.owner.shape, -1), batch)
+        change = said(self.model.model.embed_tokens.weight, batch.packed.token_ids, batch.mixtures, batch.words)
+        output = language_pass(self.model, batch.packed, seen.flatten(0, 2), change)
         return losses | self._language_losses(output, batch), output
+
+    def _mixed(self, tokens: Tensor, batch: TeachingBatch) -> Tensor:
+        clips = [sample.clip for sample in batch.samples]
+        return shown(tokens, batch.labels.owner, clips, batch.mixtures, (self.symbols.colour, self.symbols.shape))
 
     def total(self, losses: dict[str, Tensor]) -> Tensor:
         """The weighted sum; losses without a weight are only logged."""
@@ -195,13 +203,14 @@ class TeachingObjective(nn.Module):
         answers = torch.from_numpy(packed.answers.reshape(len(clips), -1) % packed.segments.shape[1])
         last = len(output.layers) - 1
         shapes = wanted_shapes(packed, batch.labels.owner, clips, batch.queries)
+        plain = np.repeat([mixture.plain for mixture in batch.mixtures], answers.shape[1])
         for name, offset, frame in (("first", START, "first"), ("last", END, "last")):
             rows = answers + offset
             mass = attention_rows(self.model, output, packed, last, rows)
             losses[f"read_{name}"] = attention_loss(mass[:, :2], wanted_frames(packed, batch.queries, frame))
             mass = attention_rows(self.model, output, packed, last - 1, rows)
             asked = output.layers[last - 1].gather(1, rows[..., None].expand(-1, -1, output.hidden.shape[-1]))
-            losses[f"asked_{name}"] = self.questions.loss(asked.flatten(0, 1), list(chain(*batch.queries)))
+            losses[f"asked_{name}"] = self.questions.loss(asked.flatten(0, 1), list(chain(*batch.queries)), plain)
             losses[f"find_{name}"] = attention_loss(mass[:, :2], shapes)
         losses |= self._hint_losses(output, batch)
         losses["name"] = self._naming_loss(output, packed, answers + RST, shapes)
@@ -238,10 +247,15 @@ class TeachingObjective(nn.Module):
         """Distance of the mapped RST from the oracle's text vector, in units of the oracle's spread."""
         rst = output.hidden.gather(1, rows[..., None].expand(-1, -1, output.hidden.shape[-1])).flatten(0, 1)
         mapped = self.model.detector.llm_feat_map(rst)
-        oracle = self.referents(*referents(batch)).detach()
-        shown = torch.tensor([blind is None for blind in batch.blind]).repeat_interleave(rows.shape[1])
-        distance = F.mse_loss(mapped[shown], oracle[shown], reduction="sum") / max(mapped[shown].numel(), 1)
-        return distance / oracle.var().clamp(min=1e-6)
+        questions = rows.shape[1]
+        turned = [
+            torch.stack([getattr(mixture, half) for mixture in batch.mixtures]).repeat_interleave(questions, 0)
+            for half in ("colours", "shapes")
+        ]
+        colours, shapes = referents(batch)
+        oracle = meant(self.referents.colour.weight, turned[0], colours)
+        oracle = (oracle + meant(self.referents.shape.weight, turned[1], shapes)).detach()
+        return F.mse_loss(mapped, oracle) / oracle.var().clamp(min=1e-6)
 
 
 def referents(batch: TeachingBatch) -> tuple[Tensor, Tensor]:

@@ -28,6 +28,7 @@ from devil.training.hints import (
 from devil.training.joint import JointObjective, draw_window
 from devil.training.labels import TokenLabels
 from devil.training.language import attention_rows, language_pass
+from devil.training.mixing import UNMIXED
 from devil.training.samples import clip_sample, sample_of
 from devil.training.symbols import SymbolTokens
 from devil.training.teaching import (
@@ -207,11 +208,18 @@ def test_everything_taught_has_a_finite_gradient_and_training_heads_stay_out_of_
 
 
 def test_windows_lie_on_the_tube(batch):
-    window = draw_window(batch, 3, Dice("window"))
+    window = draw_window(dataclasses.replace(batch, mixtures=(UNMIXED, UNMIXED)), 3, Dice("window"))
     assert window.present.any(1).all()
     assert window.frames.shape[0] == window.target.shape[0] * window.target.shape[1] == 6
     colours, _ = referents(batch)
     assert len(colours) == 6
+
+
+def test_the_detector_is_not_asked_about_clips_that_it_would_see_otherwise(batch):
+    strange = dataclasses.replace(UNMIXED, colours=UNMIXED.colours.flip(0))
+    window = draw_window(dataclasses.replace(batch, mixtures=(strange, UNMIXED)), 3, Dice("window"))
+    assert window.question.tolist() == [question for question in window.question.tolist() if question >= 3]
+    assert len(window.frames) == 3
 
 
 def test_colours_without_a_name_are_never_near_one_that_the_shape_is_held_out_with():
