@@ -57,7 +57,8 @@ class VisionTower(nn.Module):
         return x.view(x.shape[0], -1, self.config.merge**2, self.config.hidden).mean(2)
 
     def _normalised(self, patches: Tensor) -> Tensor:
-        pixels = patches.unflatten(2, (3, -1)).float() / 255  # [F, P, 3, patch²]
+        # Cast first: TensorRT takes bytes as inputs and can do nothing with them but cast.
+        pixels = patches.float().unflatten(2, (3, -1)) / 255  # [F, P, 3, patch²]
         pixels = (pixels - self.mean.float().view(3, 1)) / self.std.float().view(3, 1)
         return pixels.flatten(2).to(self.vision_encoder.dtype)
 
