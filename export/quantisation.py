@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 # Gives the codes (int8 [rows, K]) and scales ([rows, K / block], in the type they are stored in) of some rows of the
-# weight `key` (float32 [rows, K]); the quantised weight is codes · scales, block by block along K. Whoever knows the
-# activations can choose better ones than `nearest` does.
-Quantiser = Callable[[str, Tensor, int, int, torch.dtype], tuple[Tensor, Tensor]]
+# weight `key` (float32 [rows, K]), the last argument being the number of the first of them; the quantised weight is
+# codes · scales, block by block along K. Whoever knows the activations can choose better ones than `nearest` does.
+Quantiser = Callable[[str, Tensor, int, int, torch.dtype, int], tuple[Tensor, Tensor]]
 
 # Scales tried, as a share of the one that lets the largest weight of a block reach the largest code. In 4 bits it pays
 # to clip: the other weights of the block gain more than the largest loses. In 8 bits it does not.
@@ -20,7 +20,9 @@ SEARCH = "round to nearest, scales of least squared error"  # what `nearest` doe
 _STRETCH = 1 << 16  # weights quantised together: they stay in the processor's cache
 
 
-def nearest(_key: str, weight: Tensor, bits: int, block: int, scale_type: torch.dtype) -> tuple[Tensor, Tensor]:
+def nearest(
+    _key: str, weight: Tensor, bits: int, block: int, scale_type: torch.dtype, _first: int = 0
+) -> tuple[Tensor, Tensor]:
     """Round to nearest, with the scale of each block searched for the least squared error (a `Quantiser`).
 
     Scales are positive and are rounded to their type before the codes are, so the codes fit what is stored.

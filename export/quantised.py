@@ -81,7 +81,8 @@ class QuantisedWeight:
             rows = weight[part].float()
             if not all_finite(rows):
                 raise CheckpointError(f"{self.key} has values that are no numbers", "copy the checkpoint again")
-            codes[part], scales[part] = self._quantise(self.key, rows, self.bits, self.block, self.scale_type)
+            found = self._quantise(self.key, rows, self.bits, self.block, self.scale_type, part.start)
+            codes[part], scales[part] = found
 
         step = max(1, _STRETCH // weight.shape[1])
         parts = [slice(start, start + step) for start in range(0, len(weight), step)]

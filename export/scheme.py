@@ -26,12 +26,14 @@ class Scheme:
         block: successive inputs of one output that share a scale.
         embedding_bits: of the token embedding.
         head_bits: of the readout to logits.
+        exceptions: linear layers with bits of their own, by name.
     """
 
     bits: Bits
     block: BlockSize = 64
     embedding_bits: Bits = 16
     head_bits: Bits = 16
+    exceptions: tuple[tuple[str, Bits], ...] = ()
 
     @classmethod
     def of(
@@ -49,7 +51,7 @@ class Scheme:
 
     def bits_of(self, key: str) -> Bits:
         """Bits of the linear layer `key`."""
-        return self.head_bits if key == HEAD else self.bits
+        return dict(self.exceptions).get(key, self.head_bits if key == HEAD else self.bits)
 
     def check(self, key: str, inputs: int) -> None:
         """
@@ -63,4 +65,5 @@ class Scheme:
 
     def record(self, search: str) -> dict[str, Any]:
         """What the manifest says."""
-        return {"weights": asdict(self), "symmetric": True, "axis": "inputs", "scales": search}
+        weights = {name: value for name, value in asdict(self).items() if name != "exceptions" or value}
+        return {"weights": weights, "symmetric": True, "axis": "inputs", "scales": search}

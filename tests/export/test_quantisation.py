@@ -167,7 +167,7 @@ def fake_quantised(config, weights, ids, table):
 def test_another_quantiser_takes_the_place_of_rounding(tmp_path):
     asked = []
 
-    def zeros(key, weight, _bits, block, scale_type):
+    def zeros(key, weight, _bits, block, scale_type, _first):
         asked.append(key)
         shape = (len(weight), weight.shape[1] // block)
         return torch.zeros(weight.shape, dtype=torch.int8), torch.ones(shape, dtype=scale_type)
@@ -245,3 +245,15 @@ def test_the_runtime_loads_an_int4_graph(tmp_path):
     ids, table = prompt(CONFIG, 11, 3)
     feeds = causal_feeds(ids[None], np.array([0]), np.array([11])) | {"visual_table": table}
     assert np.isfinite(cache.run(feeds)["logits"]).all()
+
+
+def test_excepted_layers_have_bits_of_their_own():
+    scheme = Scheme(4, 64, 16, 8, exceptions=(("model.layers.0.mlp.up_proj", 16), ("model.layers.1.mlp.up_proj", 8)))
+    bits = [scheme.bits_of(f"model.layers.{layer}.mlp.up_proj") for layer in (0, 1, 2)]
+    assert bits == [16, 8, 4]
+    assert scheme.bits_of("lm_head") == 8
+    weights = reference(CONFIG).state_dict().__getitem__
+    stored = build_language(CONFIG, weights, "fp32", scheme).graph.initializers
+    assert {"model.layers.0.mlp.up_proj.weight", "model.layers.1.mlp.up_proj.weight.int8"} <= stored.keys()
+    assert json.loads(json.dumps(scheme.record("s")))["weights"]["exceptions"][1] == ["model.layers.1.mlp.up_proj", 8]
+    assert "exceptions" not in Scheme(4).record("s")["weights"]

@@ -1,0 +1,1 @@
+"""Integers for the language model's weights, chosen by what flows through them."""

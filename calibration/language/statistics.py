@@ -1,0 +1,54 @@
+"""What is remembered of the rows that flow into a linear layer: enough to weigh the errors of its rounded weights."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+ROWS = 512  # kept as they are, evenly spread over all that came
+
+_STRETCH = 4096  # rows that are multiplied together
+
+
+class InputStatistics:
+    """Of inputs [n, K], told piece by piece.
+
+    Attributes:
+        count: rows so far.
+        moment: sum of x xᵀ over the rows, float32 [K, K].
+        size: sum of |x|, float64 [K].
+    """
+
+    def __init__(self, width: int):
+        self.count = 0
+        self.moment = torch.zeros(width, width)
+        self.size = torch.zeros(width, dtype=torch.float64)
+
+    def add(self, rows: Tensor) -> None:
+        """
+        Args:
+            rows: float32 [n, K].
+        """
+        self.count += len(rows)
+        self.size += rows.abs().sum(0, dtype=torch.float64)
+        for part in rows.split(_STRETCH):
+            self.moment.addmm_(part.T, part)
+
+    @property
+    def mean_size(self) -> Tensor:
+        """Mean |x| of each input, float32 [K]."""
+        return (self.size / max(self.count, 1)).float()
+
+    @property
+    def mean_moment(self) -> Tensor:
+        """Mean of x xᵀ, float32 [K, K]."""
+        return self.moment / max(self.count, 1)
+
+
+def output_error(difference: Tensor, moment: Tensor) -> float:
+    """Mean squared error that weights off by `difference` [N, K] cause in the outputs, summed over these.
+
+    Args:
+        moment: mean of x xᵀ [K, K].
+    """
+    return float((difference @ moment * difference).sum())
