@@ -64,17 +64,13 @@ def compare_detections(found: Mapping[str, np.ndarray], expected: Mapping[str, n
     Args:
         found, expected: logits [N, Q], boxes [N, Q, 4] cxcywh and embeddings [N, Q, C].
     """
-    from scipy.optimize import linear_sum_assignment
-
     overlaps, errors = [], []
     for frame in range(len(expected["logits"])):
         ours, theirs = ({name: values[frame] for name, values in side.items()} for side in (found, expected))
-        distance = np.abs(ours["boxes"][:, None] - theirs["boxes"][None]).sum(-1)
-        cost = distance + 1 - _unit(ours["embeddings"]) @ _unit(theirs["embeddings"]).T
-        if not np.isfinite(cost).all():
+        rows, columns, overlap = match_slots(ours, theirs)
+        if np.isnan(overlap).any():
             return {"matched_iou": 0.0, "same_slots": 0.0, "logit": float("nan")}
-        rows, columns = linear_sum_assignment(cost)
-        overlaps.append(box_iou(_corners(ours["boxes"][rows]), _corners(theirs["boxes"][columns])))
+        overlaps.append(overlap)
         errors.append(np.abs(ours["logits"][rows] - theirs["logits"][columns]))
     same = np.array(overlaps) >= SAME_SLOT
     if not same.any():
@@ -85,6 +81,28 @@ def compare_detections(found: Mapping[str, np.ndarray], expected: Mapping[str, n
         "same_slots": float(same.mean()),
         "logit": float(np.median(np.array(errors)[same]) / scale),
     }
+
+
+def match_slots(
+    found: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pairs the slots of one frame by boxes and embeddings.
+
+    Args:
+        found, expected: boxes [Q, 4] cxcywh and embeddings [Q, C].
+
+    Returns:
+        Slots of `found` [Q], the slots of `expected` [Q] that they are, and the IoU of their boxes [Q]: NaN where
+        something is not a number.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    distance = np.abs(found["boxes"][:, None] - expected["boxes"][None]).sum(-1)
+    cost = distance + 1 - _unit(found["embeddings"]) @ _unit(expected["embeddings"]).T
+    if not np.isfinite(cost).all():
+        return np.arange(len(cost)), np.arange(len(cost)), np.full(len(cost), np.nan)
+    rows, columns = linear_sum_assignment(cost)
+    return rows, columns, box_iou(_corners(found["boxes"][rows]), _corners(expected["boxes"][columns]))
 
 
 def _corners(boxes: np.ndarray) -> np.ndarray:
