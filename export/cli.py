@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from pathlib import Path
+from typing import Any
 
-from devil.bundle import Manifest, read_manifest
+from devil.bundle import Manifest, open_bundle, read_manifest
 from devil.command import run_command
-from devil.errors import MissingPackageError
+from devil.errors import DevilError, EngineError, MissingPackageError
 from devil.export.options import ExportOptions
+from devil.export.tensorrt.build import build_engines
+from devil.export.tensorrt.cli import outcome_values, summarise
+from devil.export.tensorrt.target import NoEngines, Target, choose
+from devil.progress import ProgressBars
 
 _NEEDED = ("torch", "transformers", "safetensors", "onnx", "onnx_ir", "onnxscript", "onnxruntime")
 
@@ -25,6 +31,7 @@ def run(options: ExportOptions) -> dict:
     from rich.console import Console
     from rich.markup import escape
 
+    target = choose(options.engines)
     what = f"exporting {escape(options.model_name)}"
     with Console(stderr=True).status(what) as status:
         from devil.export.bundle import export
@@ -38,7 +45,20 @@ def run(options: ExportOptions) -> dict:
         "precision": manifest.precision,
         "bytes": sum(record.bytes for record in manifest.files.values()),
         "fidelity": manifest.fidelity,
+        "engines": _engines(folder, options, target),
     }
+
+
+def _engines(folder: Path, options: ExportOptions, target: Target | NoEngines) -> dict[str, Any]:
+    """Builds engines where there is something to build them with; the bundle is there whatever becomes of them."""
+    with ProgressBars() as progress:
+        try:
+            outcome = build_engines(open_bundle(folder, verify=False), options.engines, target, progress)
+        except DevilError as error:
+            what = f"{folder} was written and runs without engines, but they were not built: {error.message}"
+            raise EngineError(what, error.mend) from error
+    summarise(outcome)
+    return outcome_values(outcome)
 
 
 def _summarise(options: ExportOptions, manifest: Manifest) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,8 +11,9 @@ import tyro
 from devil.assets import reference_checkpoint
 from devil.command import Flag, Folder
 from devil.contract import BundlePrecision
-from devil.errors import ConfigError
 from devil.export.scheme import Bits, BlockSize, Scheme
+from devil.export.sizes import parsed_size
+from devil.export.tensorrt.options import EngineOptions
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,8 @@ class ExportOptions:
     embedding_bits: Annotated[Bits | None, tyro.conf.arg(help_behavior_hint="")] = None
     """int8 and int4: bits of the token embedding, 16 for no integers. By default those of the precision."""
 
+    engines: tyro.conf.OmitArgPrefixes[EngineOptions] = field(default_factory=EngineOptions)
+
     force: Flag = False
     """Replace a bundle that lies at the output path. Anything else there is never replaced."""
 
@@ -91,9 +93,4 @@ class ExportOptions:
         Raises:
             ConfigError: `frame_size` is not of the form HxW.
         """
-        if self.frame_size is None:
-            return None
-        match = re.fullmatch(r"([1-9]\d{0,4})[xX×]([1-9]\d{0,4})", self.frame_size)
-        if not match:
-            raise ConfigError(f"frame size {self.frame_size!r} is not HxW", "write for example --frame-size 360x640")
-        return int(match[1]), int(match[2])
+        return parsed_size(self.frame_size, "--frame-size") if self.frame_size else None

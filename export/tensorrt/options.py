@@ -1,0 +1,120 @@
+"""What engines are asked for; flags of devil-build and devil-export."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import tyro
+
+from devil.command import Count, Flag
+from devil.contract import GRAPHS
+from devil.engine_key import Hardware, capability_number
+from devil.errors import EngineError, UsageError
+from devil.export.sizes import parsed_size
+
+BackendChoice = Literal["auto", "onnxruntime", "tensorrt", "tensorrt-rtx"]
+_Text = Annotated[str | None, tyro.conf.arg(help_behavior_hint="")]
+LARGEST_EFFORT = 5
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """Which engines are built, for which GPUs and sizes."""
+
+    backend: BackendChoice = "auto"
+    """What builds engines. auto takes TensorRT, else TensorRT-RTX, where there is a GPU for it (TensorRT-RTX also
+    without one, if --target says for which GPUs), and builds nothing otherwise; ONNX Runtime needs no engines."""
+
+    target: Annotated[_Text, tyro.conf.arg(metavar="sm89,sm120")] = None
+    """GPUs to build for, by compute capability. By default this machine's. TensorRT builds for no other."""
+
+    graphs: Annotated[_Text, tyro.conf.arg(metavar="vision,grounder")] = None
+    """Graphs to build engines of. By default all four."""
+
+    batch: Annotated[int, tyro.conf.arg(metavar="N")] = 8
+    """Most frames that the detector takes at once."""
+
+    max_frame: Annotated[_Text, tyro.conf.arg(metavar="HxW")] = None
+    """Largest height and width in pixels of the detector's frames. By default those of 16:9 videos, upright ones
+    too."""
+
+    vision_batch: Annotated[int, tyro.conf.arg(metavar="N")] = 16
+    """Most frames that the vision encoder takes at once."""
+
+    image_tokens: Count = None
+    """Most visual tokens of one frame or image. By default the model's number, but at most 1024."""
+
+    context: Count = None
+    """Slots of the KV cache: tokens of video, sentences and answers. By default the model's context."""
+
+    chunk: Annotated[int, tyro.conf.arg(metavar="N")] = 256
+    """Most tokens that the language model reads at once."""
+
+    builder_memory: Annotated[float | None, tyro.conf.arg(metavar="GB", help_behavior_hint="")] = None
+    """GPU memory that the builder may use for trying kernels and that a layer may use for scratch. By default all."""
+
+    effort: Annotated[int | None, tyro.conf.arg(metavar="0-5", help_behavior_hint="")] = None
+    """How long the builder searches for fast kernels, 0 to 5. By default TensorRT's own."""
+
+    hardware: Hardware = "none"
+    """TensorRT: which GPUs besides the model it is built on an engine runs on. Others than none may run slower."""
+
+    version_compatible: Flag = False
+    """Engines that newer TensorRT of the same major version runs too; they may run slower."""
+
+    rebuild: Flag = False
+    """Build also what is there and fits."""
+
+    @property
+    def capabilities(self) -> tuple[str, ...]:
+        """`target` as capabilities in ascending order; empty where none was named.
+
+        Raises:
+            UsageError: no capabilities.
+        """
+        if self.target is None:
+            return ()
+        try:
+            numbers = {capability_number(name.strip()) for name in self.target.split(",")}
+        except EngineError as error:
+            raise UsageError(f"--target: {error.message}", "write for example --target sm89,sm120") from None
+        return tuple(f"sm{number}" for number in sorted(numbers))
+
+    @property
+    def chosen_graphs(self) -> tuple[str, ...]:
+        """`graphs` in the contract's order.
+
+        Raises:
+            UsageError: one is no graph of a bundle.
+        """
+        if self.graphs is None:
+            return GRAPHS
+        named = {name.strip() for name in self.graphs.split(",")}
+        if unknown := sorted(named - set(GRAPHS)):
+            raise UsageError(f"--graphs names {unknown[0]!r}", f"name some of {', '.join(GRAPHS)}")
+        return tuple(graph for graph in GRAPHS if graph in named)
+
+    @property
+    def largest_frame(self) -> tuple[int, int] | None:
+        """`max_frame` as (height, width).
+
+        Raises:
+            ConfigError: it is malformed.
+        """
+        return parsed_size(self.max_frame, "--max-frame") if self.max_frame else None
+
+    def check(self) -> None:
+        """
+        Raises:
+            UsageError: a number that cannot be meant, or a contradiction.
+        """
+        for name in ("batch", "vision_batch", "image_tokens", "context", "chunk", "builder_memory"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise UsageError(f"--{name.replace('_', '-')} is {value}", "give more than 0")
+        if self.effort is not None and not 0 <= self.effort <= LARGEST_EFFORT:
+            raise UsageError(f"--effort is {self.effort}", f"give 0 to {LARGEST_EFFORT}")
+        self.chosen_graphs  # noqa: B018 - raises
+        if self.backend == "onnxruntime" and self.capabilities:
+            raise UsageError("--backend onnxruntime has no engines", "leave --target out")
