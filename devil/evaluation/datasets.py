@@ -12,7 +12,7 @@ from devil.data.annotation import Problem, Record
 from devil.data.hcstvg import read_hcstvg
 from devil.data.moments import Moment, read_activitynet, read_charades
 from devil.data.records import read_records
-from devil.data.scene import make_scene
+from devil.data.scene import Split, make_scene
 from devil.data.vidstg import read_vidstg
 from devil.data.writer import ANNOTATIONS, CONTROL, write_dataset
 from devil.errors import AnnotationError, UsageError
@@ -21,7 +21,7 @@ from devil.progress import Progress
 
 SYNTHETIC = "synthetic"
 CLIPS = 200  # of the fixed held-out split
-_SPLIT = "heldout"
+_SPLIT: Split = "heldout"
 
 # Data set → its test annotations as published.
 PUBLISHED = {
@@ -100,12 +100,17 @@ def load_dataset(
 
 
 def held_out_split(cache: Path, progress: Progress, count: int = CLIPS) -> Path:
-    """The annotations of the held-out clips, which are written into the cache once per version of the generator."""
+    """The annotations of the held-out clips."""
+    return synthetic_split(_SPLIT, count, cache, progress)
+
+
+def synthetic_split(split: Split, count: int, cache: Path, progress: Progress) -> Path:
+    """The annotations of a split's first clips, which are written into the cache once per version of the generator."""
 
     def write(folder: Path) -> None:
-        write_dataset(folder, _SPLIT, count, progress=lambda done: progress("writing clips", done, count))
+        write_dataset(folder, split, count, progress=lambda done: progress("writing clips", done, count))
 
-    folder = cache / f"{_SPLIT}-{count}-{_generator_digest()}"
+    folder = cache / f"{split}-{count}-{_generator_digest()}"
     return made_once(folder, lambda path: (path / ANNOTATIONS).is_file(), write) / ANNOTATIONS
 
 

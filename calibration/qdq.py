@@ -1,0 +1,144 @@
+"""Q/DQ as a pass: chosen layers of a typed graph get an 8-bit activation and an 8-bit weight."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes import InPlacePass, PassResult
+
+from devil.calibration.forms import GRIDS, Form, Grid
+from devil.calibration.layers import Layer
+from devil.calibration.merge import MergeParallelLayers, constant
+from devil.errors import CalibrationError
+
+
+class InsertQDQ(InPlacePass):
+    """Puts QuantizeLinear → DequantizeLinear before chosen layers.
+
+    1. Chosen MatMuls of one activation in one form become one (see `MergeParallelLayers`).
+    2. The activation is rounded with one scale, right in front of the layer.
+    3. The weight is stored in 8 bits, with a scale per output, and dequantised in front of the layer. A weight that
+       layers share is stored once per form.
+    4. Biases, and everything else, stay as they are. No zero points: the form that TensorRT takes and that ONNX
+       Runtime turns into integer kernels.
+
+    Args:
+        chosen: layers and their forms.
+        thresholds: largest magnitude of each activation that is kept, by the value's name.
+
+    Raises:
+        CalibrationError: a threshold is missing, or a weight is no number.
+    """
+
+    def __init__(self, chosen: Mapping[Layer, Form], thresholds: Mapping[str, float]):
+        super().__init__()
+        self.chosen, self.thresholds = chosen, thresholds
+
+    def call(self, model: ir.Model) -> PassResult:
+        merge = MergeParallelLayers(_groups(model, self.chosen))
+        merge(model)
+        axes = {merge.merged.get(layer.name, layer.name): (layer.axis, form) for layer, form in self.chosen.items()}
+        self._made: dict[tuple[str, Form, int | None], ir.Value] = {}
+        for node in [node for node in model.graph if node.name in axes]:
+            axis, form = axes[node.name]
+            activation, weight = node.inputs[0], node.inputs[1]
+            if form == "fp8":
+                activation = _without_relu(model.graph, activation)
+            node.replace_input_with(0, self._activation(model.graph, activation, GRIDS[form]))
+            node.replace_input_with(1, self._weight(model.graph, node, weight, axis, GRIDS[form]))
+        for name in [name for name, value in model.graph.initializers.items() if not value.uses()]:
+            del model.graph.initializers[name]
+        return PassResult(model, modified=bool(self.chosen))
+
+    def _activation(self, graph: ir.Graph, value: ir.Value, grid: Grid) -> ir.Value:
+        key = (value.name, grid.form, None)
+        if key not in self._made:
+            if value.name not in self.thresholds:
+                raise CalibrationError(f"nothing is known of the range of {value.name}", "record the clips again")
+            name = f"{value.name}_{grid.form}"
+            scale = constant(
+                graph, f"{name}_scale", grid.scale(self.thresholds[value.name], value.dtype.numpy()), value.dtype
+            )
+            zero = _zero(graph, grid)
+            quantise = ir.node("QuantizeLinear", [value, scale, zero], name=name)
+            dequantise = ir.node("DequantizeLinear", [quantise.outputs[0], scale, zero], name=f"{name}_back")
+            _describe(quantise, grid.ir_type, value)
+            _describe(dequantise, value.dtype, value)
+            producer = value.producer()
+            place = graph.insert_after if producer else graph.insert_before
+            place(producer or graph[0], [quantise, dequantise])
+            self._made[key] = dequantise.outputs[0]
+        return self._made[key]
+
+    def _weight(self, graph: ir.Graph, node: ir.Node, value: ir.Value, axis: int, grid: Grid) -> ir.Value:
+        key = (value.name, grid.form, axis)
+        if key not in self._made:
+            codes, scales = quantised_weight(value.name, value.const_value.numpy(), axis, grid)
+            name = f"{value.name}_{grid.form}_{axis}"
+            stored = constant(graph, name, codes, grid.ir_type)
+            scale = constant(graph, f"{name}_scale", scales, value.dtype)
+            dequantise = ir.node("DequantizeLinear", [stored, scale], {"axis": axis}, name=f"{name}_back")
+            _describe(dequantise, value.dtype, value)
+            graph.insert_before(node, dequantise)
+            self._made[key] = dequantise.outputs[0]
+        return self._made[key]
+
+
+def quantised_weight(name: str, weight: np.ndarray, axis: int, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
+    """Codes of a weight, in its shape, and the scales of its outputs, which lie along `axis`, in the weight's type.
+
+    Raises:
+        CalibrationError: it has values that are no numbers.
+    """
+    others = tuple(other for other in range(weight.ndim) if other != axis)
+    largest = np.abs(weight.astype(np.float32)).max(others, keepdims=True)
+    if not np.isfinite(largest).all():
+        raise CalibrationError(f"{name} has values that are no numbers", "export the bundle again")
+    scales = grid.scale(largest, weight.dtype)
+    return grid.codes(weight, scales.astype(np.float32)), scales.reshape(-1)
+
+
+def _groups(model: ir.Model, chosen: Mapping[Layer, Form]) -> list[tuple[str, ...]]:
+    """Names of chosen MatMuls that share an activation and a form."""
+    operators = {node.name: node.op_type for node in model.graph}
+    sharing: dict[tuple[str, Form], list[str]] = {}
+    for layer, form in chosen.items():
+        if operators[layer.name] == "MatMul":
+            sharing.setdefault((layer.input, form), []).append(layer.name)
+    return [tuple(names) for names in sharing.values() if len(names) > 1]
+
+
+def _without_relu(graph: ir.Graph, value: ir.Value) -> ir.Value:
+    """`value`, made by Max where Relu made it.
+
+    ONNX Runtime drops a Relu in front of QuantizeLinear whose zero point is the type's lowest code, and takes 0 for the
+    lowest of an 8-bit float (ReluQuantFusion).
+    """
+    relu = value.producer()
+    if relu is None or relu.op_type != "Relu":
+        return value
+    name = f"floor_{value.dtype.name.lower()}"
+    floor = graph.initializers.get(name) or constant(graph, name, np.zeros((), value.dtype.numpy()), value.dtype)
+    node = ir.node("Max", [relu.inputs[0], floor], name=f"{relu.name}_max")
+    output, node.outputs[0].name = node.outputs[0], value.name
+    value.name = f"{value.name}_relu"
+    output.type, output.shape = value.type, value.shape
+    graph.insert_after(relu, node)
+    value.replace_all_uses_with(output, replace_graph_outputs=True)
+    graph.remove(relu, safe=True)
+    return output
+
+
+def _zero(graph: ir.Graph, grid: Grid) -> ir.Value:
+    """The zero point: 0, in the type that it thereby names."""
+    name = f"zero_{grid.form}"
+    if name in graph.initializers:
+        return graph.initializers[name]
+    return constant(graph, name, np.zeros((), grid.ir_type.numpy()), grid.ir_type)
+
+
+def _describe(node: ir.Node, kind: ir.DataType, like: ir.Value) -> None:
+    output = node.outputs[0]
+    output.name, output.type, output.shape = node.name, ir.TensorType(kind), like.shape
