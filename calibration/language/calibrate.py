@@ -76,11 +76,13 @@ def calibrate_language(
         layer, place = original.layer(index), folder / layer_folder(index)
         if not place.exists():
             chosen = _LayerCalibration(original, layer, index, states, passes, recipe)
-            store_layer(place, *chosen.choose())
+            scales, integers = chosen.choose()
+            store_layer(place, scales, integers, {name: chosen.bits(name) for name in integers})
         _round(layer, StoredLayer(place), config)
         states = [original.run(layer, own, one) for own, one in zip(states, passes, strict=True)]
     if not (folder / HEAD).exists():
-        store_layer(folder / HEAD, {}, _head(original, states, passes, recipe))
+        head = _head(original, states, passes, recipe)
+        store_layer(folder / HEAD, {}, head, {name: recipe.scheme.bits_of(name) for name in head})
     progress("rounding the language model", config.layers + 1, config.layers + 1)
     return CalibratedWeights(folder, read, config)
 
@@ -105,7 +107,7 @@ class _LayerCalibration:
         """Scales by maker, and integers by linear."""
         scales: dict[str, Tensor] = {}
         for folding in FOLDS:
-            inputs, linears = self._inputs[folding.linears[0]], [n for n in folding.linears if self._bits(n) < 16]
+            inputs, linears = self._inputs[folding.linears[0]], [n for n in folding.linears if self.bits(n) < 16]
             if linears:
                 weights = [self._weight(name, scales) for name in linears]
                 sizes = shared_sizes(folding, inputs.mean_size, self._config)
@@ -116,14 +118,14 @@ class _LayerCalibration:
             if folding.maker in scales:
                 moment = moment / (scales[folding.maker][:, None] * scales[folding.maker])
             for name in folding.linears:
-                if self._bits(name) < 16:
+                if self.bits(name) < 16:
                     integers[name] = self._integers(name, self._weight(name, scales), moment)
         return scales, integers
 
     def _integers(self, name: str, weight: Tensor, moment: Tensor) -> Integers:
         scheme = self._recipe.scheme
         scheme.check(f"{layer_key(self._index)}.{name}.weight", weight.shape[1])
-        return gptq(weight, moment, self._bits(name), scheme.block, self._recipe.scale_type)
+        return gptq(weight, moment, self.bits(name), scheme.block, self._recipe.scale_type)
 
     def _roughly(self, weight: Tensor, moment: Tensor) -> Tensor:
         """Rounding as the search for scales takes it: what GPTQ would do costs twenty times as much."""
@@ -134,23 +136,31 @@ class _LayerCalibration:
     def _weight(self, name: str, scales: dict[str, Tensor]) -> Tensor:
         return folded(self._state[f"{name}.weight"], name, "weight", scales, self._config)
 
-    def _bits(self, name: str) -> int:
+    def bits(self, name: str) -> int:
+        """Of a linear of this layer; 16 where it stays as it is."""
         return self._recipe.scheme.bits_of(f"{layer_key(self._index)}.{name}")
 
 
 def _collect(
     decoder: LayeredDecoder, layer: nn.Module, states: Sequence[Tensor], passes: Sequence[LanguagePass], key: str
 ) -> dict[str, InputStatistics]:
-    """Statistics of a layer's distinct inputs, by the first linear that each feeds."""
+    """Statistics of a layer's distinct inputs, by the first linear that each feeds.
+
+    The few tokens that are read out, whose states become words and RSTs, weigh as much as all others together.
+    """
     firsts = {folding.linears[0] for folding in FOLDS}
     found: dict[str, InputStatistics] = {}
+    asked = torch.empty(0)
 
     def watch(name: str, rows: Tensor) -> None:
         if name in firsts:
-            found.setdefault(name, InputStatistics(rows.shape[1])).add(rows)
+            inputs = found.setdefault(name, InputStatistics(rows.shape[1]))
+            inputs.add(rows)
+            inputs.add(rows[asked], len(rows) / max(len(asked), 1))
 
     with watched_inputs(layer, watch):
         for own, one in zip(states, passes, strict=True):
+            asked = torch.from_numpy(one.asked)
             decoder.run(layer, own, one)
     for name, inputs in found.items():
         if not torch.isfinite(inputs.moment).all():

@@ -51,9 +51,18 @@ class LanguagePass:
             ids.append(np.where(own >= vocab, own + rows, own))
             tables.append(np.asarray(run["visual_table"], np.float32))
             rows += len(tables[-1])
-            asked.append(first + np.unique(run["output_index"][0]))
+            asked.append(first + asked_rows(run))
         positions = np.concatenate([run["positions"][0] for run in runs])
         return cls(np.concatenate(ids), np.concatenate(tables), positions, mask, np.concatenate(asked))
 
     def __len__(self) -> int:
         return len(self.token_ids)
+
+
+def asked_rows(run: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Which of a run's tokens were read out, int64 [K].
+
+    The graph reads out at least one token: the first, where nobody asks. Whoever asks wants the last ones.
+    """
+    rows = run["output_index"][0]
+    return rows[:0] if run["token_ids"].shape[1] > 1 and rows.tolist() == [0] else rows

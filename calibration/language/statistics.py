@@ -1,11 +1,9 @@
-"""What is remembered of the rows that flow into a linear layer: enough to weigh the errors of its rounded weights."""
+"""What is remembered of what flows into a linear layer: enough to weigh the errors of its rounded weights."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
-
-ROWS = 512  # kept as they are, evenly spread over all that came
 
 _STRETCH = 4096  # rows that are multiplied together
 
@@ -14,35 +12,36 @@ class InputStatistics:
     """Of inputs [n, K], told piece by piece.
 
     Attributes:
-        count: rows so far.
-        moment: sum of x xᵀ over the rows, float32 [K, K].
-        size: sum of |x|, float64 [K].
+        weight: of all rows so far.
+        moment: weighted sum of x xᵀ over the rows, float32 [K, K].
+        size: weighted sum of |x|, float64 [K].
     """
 
     def __init__(self, width: int):
-        self.count = 0
+        self.weight = 0.0
         self.moment = torch.zeros(width, width)
         self.size = torch.zeros(width, dtype=torch.float64)
 
-    def add(self, rows: Tensor) -> None:
+    def add(self, rows: Tensor, weight: float = 1.0) -> None:
         """
         Args:
             rows: float32 [n, K].
+            weight: of each of them.
         """
-        self.count += len(rows)
-        self.size += rows.abs().sum(0, dtype=torch.float64)
+        self.weight += weight * len(rows)
+        self.size += weight * rows.abs().sum(0, dtype=torch.float64)
         for part in rows.split(_STRETCH):
-            self.moment.addmm_(part.T, part)
+            self.moment.addmm_(part.T, part, alpha=weight)
 
     @property
     def mean_size(self) -> Tensor:
         """Mean |x| of each input, float32 [K]."""
-        return (self.size / max(self.count, 1)).float()
+        return (self.size / max(self.weight, 1e-30)).float()
 
     @property
     def mean_moment(self) -> Tensor:
         """Mean of x xᵀ, float32 [K, K]."""
-        return self.moment / max(self.count, 1)
+        return self.moment / max(self.weight, 1e-30)
 
 
 def output_error(difference: Tensor, moment: Tensor) -> float:

@@ -2,12 +2,14 @@
 layer, and a large model's integers never lie in memory together.
 
     layer-0003/folds.npz              scales that its inputs are multiplied by
+    layer-0003/bits.json              of its integers, by the linear's name
     layer-0003/<name>.codes.npy       int8 [N, K]
     layer-0003/<name>.scales.npy      [N, K / block]
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,7 +26,7 @@ from devil.export.quantisation import nearest
 from devil.files import atomic_directory
 
 HEAD = "head"  # folder of the readout, which belongs to no layer
-_FOLDS = "folds.npz"
+_FOLDS, _BITS = "folds.npz", "bits.json"
 _KEY = re.compile(r"model\.layers\.(\d+)\.(.+)\.(weight|bias)")
 
 Integers = tuple[Tensor, Tensor]  # codes int8 [N, K] and scales [N, K / block]
@@ -34,18 +36,22 @@ def layer_folder(layer: int) -> str:
     return f"layer-{layer:04d}"
 
 
-def store_layer(folder: Path, scales: Mapping[str, Tensor], integers: Mapping[str, Integers]) -> None:
+def store_layer(
+    folder: Path, scales: Mapping[str, Tensor], integers: Mapping[str, Integers], bits: Mapping[str, int]
+) -> None:
     """Writes what was chosen for one layer, or for the head, all of it or nothing.
 
     Args:
         scales: by the maker of each fold.
         integers: by the linear's name in the layer.
+        bits: of these.
 
     Raises:
         OutputError: the disk is full, or the folder cannot be written.
     """
     with atomic_directory(folder) as temporary:
         np.savez(temporary / _FOLDS, **{maker: values.numpy() for maker, values in scales.items()})
+        (temporary / _BITS).write_text(json.dumps(dict(bits)), encoding="utf-8")
         for name, (codes, block_scales) in integers.items():
             np.save(temporary / f"{name}.codes.npy", codes.numpy())
             np.save(temporary / f"{name}.scales.npy", block_scales.numpy())
@@ -59,11 +65,12 @@ class StoredLayer:
         try:
             with np.load(folder / _FOLDS, allow_pickle=False) as found:
                 self.scales = {maker: torch.from_numpy(found[maker]) for maker in found.files}
+            self.bits: dict[str, int] = json.loads((folder / _BITS).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise CalibrationError(f"{folder} cannot be read ({error})", f"remove {folder} and run again") from error
 
     def has(self, name: str) -> bool:
-        return (self._folder / f"{name}.codes.npy").exists()
+        return name in self.bits
 
     def rows(self, name: str, first: int = 0, count: int | None = None) -> Integers:
         """Codes and scales of a linear's rows from `first` on."""
@@ -100,12 +107,15 @@ class CalibratedWeights:
     def quantise(
         self, key: str, rows: Tensor, bits: int, block: int, scale_type: torch.dtype, first: int
     ) -> tuple[Tensor, Tensor]:
-        """A `devil.export.quantisation.Quantiser` that gives what was chosen; what was not is rounded to nearest."""
+        """A `devil.export.quantisation.Quantiser` that gives what was chosen.
+
+        What was not, or for another number of bits, is rounded to nearest.
+        """
         match = _KEY.fullmatch(key)
         layer, name = (
             (self._layers.get(int(match[1])), match[2]) if match else (self._head, key.removesuffix(".weight"))
         )
-        if layer is None or not layer.has(name):
+        if layer is None or layer.bits.get(name) != bits:
             return nearest(key, rows, bits, block, scale_type)
         return layer.rows(name, first, len(rows))
 

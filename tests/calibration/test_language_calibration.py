@@ -224,7 +224,7 @@ def test_a_stopped_run_goes_on_with_the_next_layer_and_chooses_the_same(tmp_path
     weights = reference(CONFIG).state_dict().__getitem__
     calibrate_language(weights, CONFIG, passes(CONFIG, 1), RECIPE, tmp_path / "one")
 
-    def stopping(stage, done, _total):
+    def stopping(_stage, done, _total):
         if done == 1:
             raise KeyboardInterrupt
 

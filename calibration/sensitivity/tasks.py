@@ -1,0 +1,201 @@
+"""What a graph in lower precision does to the task: the RST, the words and the boxes that come out, all other graphs
+being as they were.
+
+Losses go from 0 to 1:
+    rst   1 − mean cosine of the RSTs
+    text  share of the read-out tokens that would be others
+    box   1 − mean IoU of each frame's best box with the original's
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
+
+from devil.bundle import Bundle
+from devil.calibration.captures import Captures, Run
+from devil.calibration.language.passes import asked_rows
+from devil.clip import load_clip
+from devil.config import DevilConfig, level_shapes
+from devil.contract import contract
+from devil.errors import CalibrationError
+from devil.metrics import box_iou
+from devil.runtime.engines.base import GraphRunner
+from devil.runtime.engines.onnxruntime import OnnxRuntimeEngine
+
+Arrays = Mapping[str, np.ndarray]
+Graph = Callable[[Arrays], Arrays]  # a graph's outputs for its inputs
+
+CLIPS = 8  # of the recorded ones
+
+
+class BoxTask:
+    """Losses of the backbone and the grounder.
+
+    Args:
+        bundle: of floats.
+        captures: recorded with it.
+        threads: CPU threads.
+    """
+
+    def __init__(self, bundle: Bundle, captures: Captures, threads: int = 0):
+        clips = captures.clips[:CLIPS]
+        self._ground: Graph = _load(bundle, "grounder", threads).run
+        self._frames = [_question(run, captures) for run in captures.runs("backbone", clips)]
+        self._frames = [question for question in self._frames if question is not None]
+        self._features = [run.feeds for run in captures.runs("grounder", clips)]
+        self._of_frames = [_best(self._ground(feeds)) for feeds in self._features]
+        backbone = _load(bundle, "backbone", threads)
+        self._of_pixels = [_best(self._from_pixels(backbone.run, feeds)) for feeds in self._frames]
+
+    def backbone(self, run: Graph) -> dict[str, float]:
+        return _box_loss([_best(self._from_pixels(run, feeds)) for feeds in self._frames], self._of_pixels)
+
+    def grounder(self, run: Graph) -> dict[str, float]:
+        return _box_loss([_best(run(feeds)) for feeds in self._features], self._of_frames)
+
+    def _from_pixels(self, backbone: Graph, question: Arrays) -> Arrays:
+        features = backbone({"frames": question["frames"]})["features"]
+        return self._ground({"features": features, "level_shapes": question["level_shapes"], "rst": question["rst"]})
+
+
+class WordTask:
+    """Losses of the vision encoder: the recorded answers are read again behind other visual tokens.
+
+    Args:
+        bundle: of floats.
+        captures: recorded with it.
+        threads: CPU threads.
+    """
+
+    def __init__(self, bundle: Bundle, captures: Captures, threads: int = 0):
+        self._config, self._language = bundle.config, _load(bundle, "language", threads)
+        self._clips: list[_Reading] = []
+        for number in captures.clips[:CLIPS]:
+            clip, runs = captures.clip(number), list(captures.runs("language", [number]))
+            if runs:
+                seen = load_clip(clip.path, bundle.config, bundle.manifest.frame_size, clip.segment)
+                patches = {"patches": seen.patches, "positions": seen.positions}
+                self._clips.append(_Reading(patches, seen.kept, runs))
+        vision = _load(bundle, "vision", threads)
+        self._expected = [self._read(vision.run, reading) for reading in self._clips]
+
+    def vision(self, run: Graph) -> dict[str, float]:
+        found = [self._read(run, reading) for reading in self._clips]
+        return word_losses(found, self._expected, self._config)
+
+    def _read(self, vision: Graph, reading: _Reading) -> Readout:
+        tokens = vision(reading.patches)["visual_tokens"][reading.kept]
+        return replay(self._language, replaced_tokens(reading.runs, tokens, self._config.language.vocab))
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """A clip's patches, which of their tokens are kept, and the language graph's recorded runs."""
+
+    patches: Arrays
+    kept: np.ndarray
+    runs: Sequence[Run]
+
+
+@dataclass(frozen=True)
+class Readout:
+    """What the language model says at every place that was read out.
+
+    Attributes:
+        logits: float32 [K, vocab]
+        hidden: float32 [K, hidden]
+        ids: int64 [K], the tokens that stand there.
+    """
+
+    logits: np.ndarray
+    hidden: np.ndarray
+    ids: np.ndarray
+
+
+def replay(runner: GraphRunner, runs: Sequence[Run]) -> Readout:
+    """Runs the language graph as it was recorded, on caches that are empty at first."""
+    logits, hidden, ids = [], [], []
+    for _, together in groupby(runs, key=lambda run: run.cache):
+        group = list(together)
+        cache = runner.cache(1, max(run.capacity for run in group))
+        for run in group:
+            found, rows = cache.run(run.feeds), asked_rows(run.feeds)
+            logits.append(found["logits"][0, : len(rows)])
+            hidden.append(found["hidden"][0, : len(rows)])
+            ids.append(run.feeds["token_ids"][0, rows])
+    return Readout(np.concatenate(logits), np.concatenate(hidden), np.concatenate(ids))
+
+
+def word_losses(found: Sequence[Readout], expected: Sequence[Readout], config: DevilConfig) -> dict[str, float]:
+    """The losses rst and text; where no RST was recorded that one is 0."""
+    logits, hidden, _ = _joined(found)
+    true_logits, true_hidden, ids = _joined(expected)
+    said = true_logits.argmax(1)
+    boxes = (said if config.rst_position == "predict" else ids) == config.tokens.box
+    return {
+        "rst": float(1 - _cosines(hidden[boxes], true_hidden[boxes]).mean()) if boxes.any() else 0.0,
+        "text": float((logits.argmax(1) != said).mean()),
+    }
+
+
+def replaced_tokens(runs: Sequence[Run], tokens: np.ndarray, vocab: int) -> list[Run]:
+    """The runs with other visual tokens.
+
+    Args:
+        tokens: of the whole video [V, hidden]; runs see successive stretches of them.
+
+    Raises:
+        CalibrationError: the runs saw another number of tokens.
+    """
+    changed, first = [], 0
+    for run in runs:
+        rows = len(run.feeds["visual_table"])
+        if (run.feeds["token_ids"] >= vocab).any():
+            table = tokens[first : first + rows].astype(np.float32)
+            run, first = (
+                Run(run.graph, run.clip, {**run.feeds, "visual_table": table}, run.cache, run.capacity),
+                (first + rows),
+            )
+        changed.append(run)
+    if first != len(tokens):
+        raise CalibrationError("the recording is not of this clip", "remove the --work folder and run again")
+    return changed
+
+
+def _question(run: Run, captures: Captures) -> Arrays | None:
+    """A backbone's recorded frames with what the detector was asked of them; None where nothing was."""
+    rst = next((said.rst for said in captures.answers(run.clip) if said.rst is not None), None)
+    if rst is None:
+        return None
+    shapes = np.array(level_shapes(*run.feeds["frames"].shape[1:3]), np.int64)
+    return {**run.feeds, "level_shapes": shapes, "rst": rst}
+
+
+def _load(bundle: Bundle, graph: str, threads: int) -> GraphRunner:
+    spec, precision = contract(bundle.config)[graph], bundle.manifest.graph_precision(graph)
+    return OnnxRuntimeEngine(threads=threads).load(bundle.path(graph), spec, precision)
+
+
+def _best(found: Arrays) -> np.ndarray:
+    """The likeliest box of each frame as corners, float64 [N, 4]; nan where its logits are no numbers."""
+    logits, boxes = found["logits"].astype(np.float64), found["boxes"].astype(np.float64)
+    best = np.take_along_axis(boxes, logits.argmax(1)[:, None, None], 1)[:, 0]
+    best[~np.isfinite(logits).all(1)] = np.nan
+    return np.concatenate([best[:, :2] - best[:, 2:] / 2, best[:, :2] + best[:, 2:] / 2], 1)
+
+
+def _box_loss(found: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> dict[str, float]:
+    return {"box": float(1 - box_iou(np.concatenate(found), np.concatenate(expected)).mean()) if expected else 0.0}
+
+
+def _joined(readouts: Sequence[Readout]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    return tuple(np.concatenate([getattr(one, name) for one in readouts]) for name in ("logits", "hidden", "ids"))
+
+
+def _cosines(one: np.ndarray, two: np.ndarray) -> np.ndarray:
+    one, two = one.astype(np.float64), two.astype(np.float64)
+    return (one * two).sum(1) / np.maximum(np.linalg.norm(one, axis=1) * np.linalg.norm(two, axis=1), 1e-30)

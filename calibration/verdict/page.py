@@ -1,0 +1,176 @@
+"""The verdict as one HTML page that needs no other file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+import numpy as np
+
+from devil.calibration.verdict.asking import Replies
+from devil.calibration.verdict.charts import GRAPH_COLOURS, Bar, Point, bar_chart, scatter
+from devil.calibration.verdict.decision import Candidate, Verdict
+from devil.calibration.verdict.figures import Figure, box_agreement
+from devil.contract import GRAPHS
+from devil.evaluation.samples import Asked
+from devil.evaluation.strips import TRUE, data_uri, strip
+from devil.metrics import tube_iou
+
+BARS = 40  # layers shown, the worst ones
+CLIPS = 4  # of each kind
+
+_STYLE = f"""
+body {{ font: 15px/1.45 system-ui, sans-serif; color: #1c1c1e; background: #fff; max-width: 76rem; margin: 2rem auto;
+  padding: 0 1rem; }}
+h1 {{ font-size: 1.5rem; margin: 0; }} h2 {{ font-size: 1.15rem; margin: 2.2rem 0 .6rem; }}
+.quiet {{ color: #6b6b70; }} .good {{ color: #1d7a35; }} .bad {{ color: #b3261e; }}
+.verdict {{ font-size: 1.1rem; margin: .8rem 0; }}
+table {{ border-collapse: collapse; display: block; overflow-x: auto; }}
+th, td {{ padding: .25rem .8rem; text-align: right; border-bottom: 1px solid #e3e3e6; white-space: nowrap;
+  font-variant-numeric: tabular-nums; }}
+th:first-child, td:first-child {{ text-align: left; padding-left: 0; }}
+figure {{ margin: 0 0 1.6rem; }} figure img, svg {{ display: block; max-width: 100%; height: auto; }}
+figcaption {{ margin-bottom: .3rem; }} q {{ font-weight: 600; }}
+i {{ font-style: normal; }} .true {{ color: {TRUE}; }} .told {{ color: #b96d00; }}
+"""
+
+
+def verdict_page(
+    title: str, verdict: Verdict, layers: Sequence[Bar], unit: str, before: Replies, after: Replies
+) -> str:
+    """The page as HTML.
+
+    Args:
+        title: what was calibrated to what.
+        verdict: what was decided.
+        layers: error of every layer that was looked at, in any order; may be empty.
+        unit: of these errors, in words.
+        before, after: answers of the original and of the result, for the pictures.
+    """
+    parts = [
+        f"<h1>{escape(title)}</h1>",
+        _judgement(verdict),
+        "<h2>Candidates</h2>" + _candidates(verdict),
+        "<h2>Milliseconds per graph</h2><p class=quiet>Of one clip's recorded runs, processor time, on this machine."
+        "</p>" + _latencies(verdict),
+        "<h2>Accuracy against speed</h2>" + _scatter(verdict),
+        _layers(layers, unit),
+        _pictures(before, after),
+    ]
+    body = "\n".join(part for part in parts if part)
+    return (
+        f'<!doctype html>\n<html lang=en><head><meta charset="utf-8"><title>{escape(title)}</title>'
+        f'<meta name=viewport content="width=device-width"><style>{_STYLE}</style></head>\n<body>\n{body}\n'
+        "</body></html>\n"
+    )
+
+
+def _judgement(verdict: Verdict) -> str:
+    limits = ", ".join(f"{name} {limit:g}" for name, limit in vars(verdict.budget).items() if limit is not None)
+    about = f"<p class=quiet>Budget against {escape(verdict.original)}: {escape(limits)}. Brackets hold 95 % "
+    about += "bootstrap intervals over the questions.</p>"
+    if verdict.passed:
+        return f"<p class=verdict><b class=good>Kept.</b> {escape(verdict.result)} is within its budget.</p>{about}"
+    word = "Accepted by the user against the verdict" if verdict.accepted else "Refused"
+    return (
+        f"<p class=verdict><b class=bad>{word}.</b> {escape('; '.join(verdict.complaints))}. "
+        f"The best that is not refused: <b>{escape(verdict.alternative or verdict.original)}</b>.</p>{about}"
+    )
+
+
+def _candidates(verdict: Verdict) -> str:
+    head = ("", "MB", "ms per clip", "m_tIoU", "m_vIoU", "change of m_vIoU", "same text", "RST cosine", "box IoU")
+    rows = []
+    for candidate in verdict.candidates.values():
+        agreements = candidate.agreements
+        rows.append(
+            (
+                candidate.name,
+                f"{candidate.bytes / 1e6:.1f}",
+                f"{1000 * candidate.latency.total:.0f}",
+                _figure(candidate.scores["m_tIoU"]),
+                _figure(candidate.scores["m_vIoU"]),
+                "–" if candidate.name == verdict.original else _figure(candidate.changes["m_vIoU"], sign=True),
+                _figure(agreements["same_text"]),
+                _figure(agreements["rst_cosine"], 4),
+                _figure(agreements["box_iou"]),
+            )
+        )
+    return _table(head, rows)
+
+
+def _latencies(verdict: Verdict) -> str:
+    rows = [
+        (candidate.name, *(_milliseconds(candidate, graph, verdict) for graph in GRAPHS))
+        for candidate in verdict.candidates.values()
+    ]
+    return _table(("", *GRAPHS), rows)
+
+
+def _milliseconds(candidate: Candidate, graph: str, verdict: Verdict) -> str:
+    seconds, before = candidate.latency.graphs[graph], verdict.candidates[verdict.original].latency.graphs[graph]
+    ratio = f" ({before / seconds:.2f}×)" if candidate.name != verdict.original and seconds > 0 else ""
+    return f"{1000 * seconds:.1f}{ratio}"
+
+
+def _scatter(verdict: Verdict) -> str:
+    points = [
+        Point(one.name, one.latency.total, score.value, score.low, score.high, one.name == verdict.result)
+        for one in verdict.candidates.values()
+        if (score := one.scores["m_vIoU"]).value is not None
+    ]
+    return scatter(points, "milliseconds per clip", "m_vIoU") if points else ""
+
+
+def _layers(layers: Sequence[Bar], unit: str) -> str:
+    if not layers:
+        return ""
+    worst = sorted(layers, key=lambda bar: bar.value, reverse=True)
+    more = f" The {BARS} worst of {len(layers)}." if len(layers) > BARS else ""
+    legend = " ".join(f'<i style="color:{colour}">■ {graph}</i>' for graph, colour in GRAPH_COLOURS.items())
+    words = f"{escape(unit)}.{more} Hollow: kept in higher precision."
+    return f"<h2>Error per layer</h2><p>{legend} <span class=quiet>{words}</span></p>" + bar_chart(worst[:BARS], unit)
+
+
+def _pictures(before: Replies, after: Replies) -> str:
+    """Clips whose boxes moved most, and clips in between, as both answered them."""
+    now = {asked.index: asked for asked in after.asked}
+    pairs = [(asked, now[asked.index]) for asked in before.asked if asked.index in now]
+    scored = [(overlap, *pair) for pair in pairs if not np.isnan(overlap := box_agreement(pair[1], pair[0]))]
+    scored.sort(key=lambda entry: (entry[0], entry[1].index))
+    start = max((len(scored) - CLIPS) // 2, CLIPS)
+    groups = {"The answers that moved most": scored[:CLIPS], "In between": scored[start : start + CLIPS]}
+    legend = "<p><i class=true>■ true</i> <i class=told>■ answered</i></p>"
+    shown = "".join(
+        f"<h3>{name}</h3>" + "".join(_both(overlap, old, new) for overlap, old, new in group)
+        for name, group in groups.items()
+        if group
+    )
+    return f"<h2>Before and after</h2>{legend}{shown}" if shown else ""
+
+
+def _both(overlap: float, old: Asked, new: Asked) -> str:
+    caption = (
+        f"<q>{escape(old.sentence)}</q> <span class=quiet>boxes of before and after overlap by</span> {overlap:.2f}"
+    )
+    rows = []
+    for name, asked in (("before", old), ("after", new)):
+        picture = strip(asked)
+        words = f"{name}: vIoU {tube_iou(asked.sample):.2f}, “{asked.text}”"
+        image = f'<img alt="{name}" src="{data_uri(picture)}">' if picture else "the video cannot be read any more"
+        rows.append(f"<div class=quiet>{escape(words)}</div>{image}")
+    return f"<figure><figcaption>{caption}</figcaption>{''.join(rows)}</figure>"
+
+
+def _figure(figure: Figure, digits: int = 3, sign: bool = False) -> str:
+    if figure.value is None:
+        return "–"
+    mark = "+" if sign else ""
+    value, low, high = (format(number, f"{mark}.{digits}f") for number in (figure.value, figure.low, figure.high))
+    return f"{value} [{low}, {high}]"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    header = "".join(f"<th>{escape(name)}</th>" for name in head)
+    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    return f"<table><thead><tr>{header}</tr></thead><tbody>{body}</tbody></table>"
