@@ -1,0 +1,64 @@
+"""Where the time of one run goes, layer by layer, as the engine itself tells it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from statistics import median
+from typing import Any
+
+from devil.errors import EngineError
+from devil.runtime.pipeline import Grounder
+from devil.runtime.profile.workload import Workload
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer of a graph, as the engine runs it: often several nodes in one.
+
+    Attributes:
+        name: in the engine.
+        kind: type of operator or of layer.
+        seconds: of one run, median.
+        types: of its outputs, such as "float16"; empty where the engine does not tell.
+    """
+
+    name: str
+    kind: str
+    seconds: float
+    types: str = ""
+
+
+def layers_of(grounder: Grounder, workload: Workload, case: str, times: int) -> list[dict[str, Any]]:
+    """The layers of a case as JSON values, the slowest first.
+
+    Raises:
+        EngineError: this engine does not tell.
+    """
+    from devil.runtime.engines.onnxruntime import OnnxRuntimeEngine
+    from devil.runtime.profile import layers_onnxruntime
+
+    if isinstance(grounder.engine, OnnxRuntimeEngine):
+        found = layers_onnxruntime.trace(grounder, workload, case, times)
+    else:
+        raise EngineError(f"{grounder.engine.name} does not tell the time of its layers", "leave out --layers")
+    return [asdict(layer) for layer in sorted(found, key=lambda layer: -layer.seconds)]
+
+
+def by_kind(layers: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Seconds and number of the layers of each kind, the slowest first."""
+    kinds: dict[str, list[float]] = {}
+    for layer in layers:
+        kinds.setdefault(layer["kind"], []).append(layer["seconds"])
+    rows = [{"kind": kind, "layers": len(seconds), "seconds": sum(seconds)} for kind, seconds in kinds.items()]
+    return sorted(rows, key=lambda row: -row["seconds"])
+
+
+def typical(runs: Sequence[dict[str, tuple[str, float, str]]]) -> list[Layer]:
+    """Layers of several runs, each told as name → (kind, seconds, types): the median of their times."""
+    if not runs:
+        return []
+    return [
+        Layer(name, kind, median(run[name][1] for run in runs if name in run), types)
+        for name, (kind, _, types) in runs[-1].items()
+    ]

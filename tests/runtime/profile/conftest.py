@@ -1,0 +1,45 @@
+"""A contender of the small scripted model, with its workload."""
+
+import pytest
+
+from devil.runtime.profile.contender import Contender, Setup
+
+SENTENCE = "the red circle"
+
+
+@pytest.fixture(scope="session")
+def contender(bundle, clip_path):
+    found = Contender(Setup(bundle, threads=1))
+    found.take(found.record(str(clip_path), SENTENCE))
+    return found
+
+
+@pytest.fixture(scope="session")
+def workload(contender):
+    return contender._workload
+
+
+@pytest.fixture
+def document():
+    """A profile of two contenders, as `devil-profile` writes it."""
+
+    def latency(p50):
+        return {"count": 10, "mean": p50, "least": p50 / 2, "p50": p50, "p90": 1.5 * p50, "p99": 2 * p50}
+
+    def contender(name, factor):
+        stages = {"read": 0.1, "vision": 0.3, "grounder": 0.6, "total": 1.0}
+        graphs = {"vision": (0.25, 16, "frames"), "decode": (0.002, 1, "tokens")}
+        return {
+            "name": name,
+            "engine": "onnxruntime",
+            "open_seconds": 0.5,
+            "weight_bytes": 30_000_000,
+            "memory": {"loaded": None, "peak": 200_000_000},
+            "stages": {stage: latency(factor * seconds) for stage, seconds in stages.items()},
+            "graphs": {
+                case: {**latency(factor * p50), "items": items, "unit": unit, "per_second": items / (factor * p50)}
+                for case, (p50, items, unit) in graphs.items()
+            },
+        }
+
+    return {"schema": 1, "contenders": [contender("fp32", 1), contender("fp16", 0.5)], "accuracy": None}
