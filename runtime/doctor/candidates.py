@@ -15,11 +15,13 @@ from devil.runtime.doctor.facts import Facts
 from devil.runtime.doctor.judgement import FROM_JETPACK, INSTALL_CPU, INSTALL_GPU, INSTALL_RTX, INSTALL_TENSORRT
 from devil.runtime.doctor.software import TensorRt
 from devil.runtime.memory_plan import plan
+from devil.tensorrt_api import version_numbers
 
 EngineName = Literal["tensorrt", "tensorrt-rtx", "cuda", "onnxruntime"]
 PREFERRED: tuple[EngineName, ...] = ("tensorrt", "tensorrt-rtx", "cuda", "onnxruntime")
 
-OLDEST_TENSORRT = 10  # the first with strongly typed networks for all that the graphs hold
+# The first whose parser knows all operators of the language model's graph (docs/tensorrt.md).
+OLDEST_TENSORRT = (10, 15)
 OLDEST_GPU = 75
 LEAST_DRIVER = {11: "450", 12: "525", 13: "580"}  # branch of the driver, by major version of CUDA
 # Precisions that a GPU must be new enough for. 4-bit weights and fp8 were refused by TensorRT-RTX's builder below.
@@ -76,8 +78,10 @@ def _tensorrt(kind: str, facts: Facts, bundle: Bundle | None) -> Iterator[Obstac
         yield Obstacle("not installed", FROM_JETPACK if facts.system.jetson else mend)
     elif not installed.version:
         yield Obstacle(f"cannot be imported ({installed.problem})", "install it again")
-    elif kind == "tensorrt" and int(installed.version.split(".")[0]) < OLDEST_TENSORRT:
-        yield Obstacle(f"version {installed.version} is too old", f"install TensorRT {OLDEST_TENSORRT} or newer")
+    elif kind == "tensorrt" and version_numbers(installed.version) < OLDEST_TENSORRT:
+        least = ".".join(map(str, OLDEST_TENSORRT))
+        mend = "update to JetPack 7.2" if facts.system.jetson else f"install TensorRT {least} or newer"
+        yield Obstacle(f"version {installed.version} cannot read the language model's graph, {least} can", mend)
     elif installed.cuda:
         yield from _driver(facts, installed.cuda)
     if not facts.software.pycuda:

@@ -14,7 +14,7 @@ from devil.files import existing_folder
 from devil.runtime.available_memory import available_memory
 
 # NVIDIA's numbering: the release of Jetson Linux in /etc/nv_tegra_release, and the JetPack that comes with it.
-JETPACKS = {35: "JetPack 5", 36: "JetPack 6", 38: "JetPack 7"}
+JETPACKS = {35: "JetPack 5", 36: "JetPack 6", 38: "JetPack 7", 39: "JetPack 7.2"}
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ NOTHING = Facts(
 FULL = replace(
     NOTHING,
     driver=L4,
-    software=Software("3.12.1", {}, WITH_CUDA, (TensorRt("tensorrt", "10.9.0.34", cuda=12),), "2025.1"),
+    software=Software("3.12.1", {}, WITH_CUDA, (TensorRt("tensorrt", "10.16.2.10", cuda=12),), "2025.1"),
     operator=Operator("/x/libdevil_msda.so", "avx2"),
 )
 ORIN = replace(
@@ -108,7 +108,12 @@ def test_another_machines_engines_are_refused_with_the_reason(tmp_path):
         (NOTHING, "tensorrt", "no NVIDIA driver"),
         (with_software(FULL, tensorrts=()), "tensorrt", "pip install 'devil-deploy[tensorrt]'"),
         (with_software(ORIN, tensorrts=()), "tensorrt", "--system-site-packages"),
-        (with_software(FULL, tensorrts=(TensorRt("tensorrt", "8.6.1"),)), "tensorrt", "8.6.1 is too old"),
+        (
+            with_software(FULL, tensorrts=(TensorRt("tensorrt", "10.3.0.30"),)),
+            "tensorrt",
+            "install TensorRT 10.15 or newer",
+        ),
+        (with_software(ORIN, tensorrts=(TensorRt("tensorrt", "10.3.0.30"),)), "tensorrt", "update to JetPack 7.2"),
         (with_software(FULL, tensorrts=(TensorRt("tensorrt", problem="no libnvinfer"),)), "tensorrt", "no libnvinfer"),
         (with_software(FULL, tensorrts=(TensorRt("tensorrt", "11.1.0", cuda=13),)), "tensorrt", "to 580 or newer"),
         (with_software(FULL, pycuda=""), "tensorrt", "pycuda is not installed"),

@@ -121,6 +121,7 @@ def test_the_system_is_read_where_it_is(tmp_path):
             "NVIDIA Jetson AGX Thor Developer Kit\0",
             ("38.2.0", "JetPack 7"),
         ),
+        ("# R39 (release), REVISION: 2.0, GCID: 1", "NVIDIA Jetson AGX Orin\0", ("39.2.0", "JetPack 7.2")),
         ("", "NVIDIA Jetson AGX Orin\0", ("", "")),
         ("", "Raspberry Pi 5\0", None),
     ],
