@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,10 +25,25 @@ _THUMBNAIL = (8, 8)  # pixels
 _LOOKS = 3  # frames that tell what a clip looks like
 
 
-def calibration_clips(options: CalibrateOptions, progress: Progress) -> tuple[list[CalibrationClip], list[str]]:
-    """The clips to record, and one line for each that cannot be used.
+@dataclass(frozen=True)
+class ClipChoice:
+    """What is calibrated on, and what is left.
 
-    The same options and files give the same clips.
+    Attributes:
+        clips: to record.
+        others: clips of the same source that are not recorded, to judge the result on.
+        problems: one line per clip that cannot be used.
+    """
+
+    clips: list[CalibrationClip]
+    others: list[CalibrationClip]
+    problems: list[str]
+
+
+def calibration_clips(options: CalibrateOptions, progress: Progress) -> ClipChoice:
+    """The clips to record. The same options and files give the same ones.
+
+    Of few clips a quarter is left to judge the result on.
 
     Raises:
         UsageError: videos without sentences, or sources that exclude each other.
@@ -45,7 +61,10 @@ def calibration_clips(options: CalibrateOptions, progress: Progress) -> tuple[li
     else:
         path = options.annotations or synthetic_split("calibration", options.clips, cache_folder(), progress)
         clips, problems = _annotated(path)
-    return _diverse(clips, options.clips, problems, progress), problems
+    own = options.videos or options.annotations
+    count = min(options.clips, max(1, len(clips) * 3 // 4)) if own else options.clips
+    chosen = _diverse(clips, count, problems, progress)
+    return ClipChoice(chosen, [clip for clip in clips if clip not in chosen], problems)
 
 
 def _annotated(path: Path) -> tuple[list[CalibrationClip], list[str]]:

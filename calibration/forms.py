@@ -37,7 +37,9 @@ class Grid:
         return np.maximum(scale.astype(dtype), np.finfo(dtype).smallest_normal)
 
     def codes(self, values: np.ndarray, scale: np.ndarray | float) -> np.ndarray:
-        """`values` / `scale` on the grid, to the nearest with ties to even, saturated; as QuantizeLinear does.
+        """`values` / `scale` on the grid, to the nearest with ties to even, saturated.
+
+        As QuantizeLinear does, but that one goes to −128 where this ends at −127.
 
         Returns:
             int8, or float8 in the type of ml_dtypes.

@@ -16,7 +16,7 @@ from onnx_ir.passes import InPlacePass, PassResult
 
 
 class MergeParallelLayers(InPlacePass):
-    """MatMuls of one activation [..., K] with constants [K, N₁], [K, N₂] … become one with [K, N₁ + N₂ + …] and a Split.
+    """MatMuls of one activation [..., K] with constants [K, N₁], [K, N₂] … become one with [K, N₁ + N₂ + …] and Split.
 
     Args:
         groups: names of the nodes that become one, two or more each; they share their first input.

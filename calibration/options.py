@@ -73,6 +73,9 @@ class CalibrateOptions:
     judge_clips: Number = 40
     """Judge the result on so many clips that were not calibrated on."""
 
+    beside: Paths = ()
+    """Further bundles of the same model to judge beside the result, for example one of fp16."""
+
     accept: Flag = False
     """Write the result although it is out of its budget or slower; the manifest then says so."""
 

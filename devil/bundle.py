@@ -11,7 +11,15 @@ from typing import Any
 
 from devil.config import DevilConfig
 from devil.config_json import from_hf, to_hf
-from devil.contract import BUNDLE_PRECISIONS, GRAPHS, PRECISIONS, BundlePrecision, Precision, contract
+from devil.contract import (
+    BUNDLE_PRECISIONS,
+    GRAPHS,
+    PRECISIONS,
+    BundlePrecision,
+    CalibratedPrecision,
+    Precision,
+    contract,
+)
 from devil.errors import BundleError, DevilError
 from devil.files import sampled_sha256, sha256, write_text
 
@@ -65,7 +73,7 @@ class Manifest:
         fidelity: per graph, how far it is from the fp32 PyTorch model (see `devil.export.verify`).
         versions: of the tools that made the bundle.
         graph_precisions: each graph's floating type, where it is not the bundle's precision.
-        quantisation: per graph with integer weights, what was quantised how (see `devil.export.quantisation`).
+        quantisation: per graph of 8 or 4 bits, what was quantised how (see docs/quantization.md).
         layers_of: decoder layers of the checkpoint, where the bundle has only the first `config.language.layers`.
         weight_bytes: per graph, bytes of all weights that it reads, in their types in the file. Linked files hold
             more: the whole checkpoint's shards.
@@ -75,7 +83,7 @@ class Manifest:
     """
 
     model: str
-    precision: BundlePrecision
+    precision: BundlePrecision | CalibratedPrecision
     config: DevilConfig
     files: Mapping[str, FileRecord]
     frame_size: tuple[int, int] | None = None
@@ -122,7 +130,7 @@ class Bundle:
         return self.manifest.config
 
     @property
-    def precision(self) -> BundlePrecision:
+    def precision(self) -> BundlePrecision | CalibratedPrecision:
         return self.manifest.precision
 
     @property

@@ -9,9 +9,11 @@ from devil.config import DetectorConfig, DevilConfig, LanguageConfig
 
 Precision = Literal["fp32", "fp16", "bf16"]
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16")
-# Of a bundle: integers stand for the language model's weights alone, and every graph still has a precision of floats.
+# Of an exported bundle: integers stand for the language model's weights alone. Every graph still has a type of floats.
 BundlePrecision = Literal["fp32", "fp16", "bf16", "int8", "int4"]
-BUNDLE_PRECISIONS: tuple[BundlePrecision, ...] = (*PRECISIONS, "int8", "int4")
+# Of a calibrated one: activations may have 8 bits too; `quantisation` in the manifest says of which graphs.
+CalibratedPrecision = Literal["int8", "fp8", "int4", "mixed"]
+BUNDLE_PRECISIONS: tuple[BundlePrecision | CalibratedPrecision, ...] = (*PRECISIONS, "int8", "int4", "fp8", "mixed")
 GRAPHS = ("vision", "language", "backbone", "grounder")
 
 # ONNX/NumPy name of the "float" of a graph, per precision.

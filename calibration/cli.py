@@ -1,0 +1,165 @@
+"""devil-calibrate: a bundle and clips in; a bundle of lower precision, and what it cost, out."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from devil.bundle import MANIFEST, read_manifest
+from devil.calibration.options import CalibrateOptions
+from devil.command import run_command
+from devil.errors import CalibrationError, MissingPackageError, UsageError
+from devil.files import sha256, write_text
+from devil.progress import Progress, ProgressBars
+
+if TYPE_CHECKING:
+    from devil.calibration.parts import Parts
+    from devil.calibration.starting import Recording
+    from devil.calibration.verdict.decision import Verdict
+    from devil.calibration.verdict.judge import Judge
+
+_NEEDED = ("torch", "onnx", "onnx_ir", "onnxruntime")
+_TRIES = (1.0, 0.5, 0.25)  # of the limits, with mixed precision, until the judgement is in favour
+
+
+class RefusedError(CalibrationError):
+    """The result is worse than its budget, or slower than what it replaces.
+
+    Attributes:
+        result: the report.
+    """
+
+    def __init__(self, verdict: Verdict, report: dict[str, Any]):
+        best = verdict.candidates[verdict.alternative or verdict.original]
+        instead = f"--graphs {' '.join(best.graphs)}" if best.graphs else f"the bundle {best.name} as it is"
+        super().__init__(
+            f"the result is refused: {'; '.join(verdict.complaints)}",
+            f"best within the budget: {instead}; --accept writes the result all the same",
+        )
+        self.result = report
+
+
+def main(args: list[str] | None = None) -> int:
+    return run_command(CalibrateOptions, calibrate, "devil-calibrate", args)
+
+
+def calibrate(options: CalibrateOptions) -> dict[str, Any]:
+    """Does what `devil-calibrate` does; the report as JSON values (docs/calibration.md)."""
+    for package in _NEEDED:
+        if importlib.util.find_spec(package) is None:
+            raise MissingPackageError(package.replace("_", "-"), "calibrating", "export")
+    if options.judge_clips < 1:
+        raise UsageError(f"--judge-clips is {options.judge_clips}", "give at least 1")
+    from devil.calibration.starting import open_recording
+    from devil.calibration.verdict.budget import Budget
+    from devil.export.bundle import check_output
+    from devil.runtime.reference_bundle import reference_bundle
+
+    budget = Budget.of(options.precision, options.budget)
+    if options.output is not None:
+        check_output(options.output, options.force)
+    with ProgressBars() as progress:
+        source = options.bundle or reference_bundle(progress)
+        output = options.output or Path(f"{read_manifest(source).model}-{options.precision}-calibrated")
+        check_output(output, options.force)
+        recording = open_recording(options, source, progress)
+        verdict, parts, judge = _judged(recording, source, output, budget, options, progress)
+        report = _report(verdict, recording, source, output, options)
+        write_text(output.with_name(f"{output.name}.verdict.json"), json.dumps(report, indent=1) + "\n")
+        _write_page(verdict, parts, judge, source, output)
+        if verdict.passed or options.accept:
+            _keep(recording, output, parts, verdict, options)
+    _summarise(verdict, recording, output)
+    if not verdict.passed and not options.accept:
+        raise RefusedError(verdict, report)
+    return report
+
+
+def _judged(
+    recording: Recording, source: Path, output: Path, budget: Any, options: CalibrateOptions, progress: Progress
+) -> tuple[Verdict, Parts, Judge]:
+    """Quantises and judges; mixed precision is made more careful where the judgement goes against it."""
+    from devil.calibration.bundle import write_calibrated
+    from devil.calibration.parts import build_parts
+    from devil.calibration.questions import questions_for
+    from devil.calibration.sensitivity.mixed import limits
+    from devil.calibration.verdict.judge import Judge
+
+    questions = questions_for(recording, options, progress)
+    for tightness in _TRIES if options.precision == "mixed" else _TRIES[:1]:
+        parts = build_parts(recording, options, limits(budget, tightness), progress)
+        progress("writing", 0, 1)
+        result = recording.work / "result" / output.name
+        write_calibrated(recording.bundle, result, options.precision, parts.graphs)
+        work = recording.work / "verdicts" / sha256(result / MANIFEST)[:16]
+        judge = Judge(source, questions, recording.captures, budget, work, options.threads, progress)
+        others = {path.resolve().name: path for path in options.beside}
+        verdict = judge.judge(result, others, options.accept)
+        if verdict.passed:
+            break
+    return verdict, parts, judge
+
+
+def _keep(recording: Recording, output: Path, parts: Parts, verdict: Verdict, options: CalibrateOptions) -> None:
+    """Writes the bundle; the manifest of one that was accepted against the verdict says so."""
+    from devil.calibration.bundle import write_calibrated
+
+    notes = {} if verdict.passed else {"accepted": list(verdict.complaints)}
+    write_calibrated(recording.bundle, output, options.precision, parts.graphs, notes)
+
+
+def _report(
+    verdict: Verdict, recording: Recording, source: Path, output: Path, options: CalibrateOptions
+) -> dict[str, Any]:
+    captures = recording.captures
+    return {
+        "bundle": str(output) if verdict.passed or options.accept else None,
+        "source": str(source),
+        "precision": options.precision,
+        "calibrated_on": {
+            "clips": len(captures.clips),
+            "megabytes": round(captures.bytes / 1e6, 1),
+            "left_out": list(recording.problems),
+        },
+        "verdict": verdict.to_json(),
+    }
+
+
+def _write_page(verdict: Verdict, parts: Parts, judge: Judge, source: Path, output: Path) -> None:
+    from devil.calibration.verdict.page import verdict_page
+
+    page = verdict_page(
+        f"{source.resolve().name} → {output.name}", replace(verdict), parts.layers, "largest loss of the layer alone",
+        judge.replies(verdict.original), judge.replies(verdict.result),
+    )  # fmt: skip
+    write_text(output.with_name(f"{output.name}.verdict.html"), page)
+
+
+def _summarise(verdict: Verdict, recording: Recording, output: Path) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("bundle", "MB", "ms per clip", "m_tIoU", "m_vIoU", "same text", box=None)
+    for candidate in verdict.candidates.values():
+        scores, agreements = candidate.scores, candidate.agreements
+        table.add_row(
+            candidate.name,
+            f"{candidate.bytes / 1e6:.1f}",
+            f"{1000 * candidate.latency.total:.0f}",
+            *(_number(score.value) for score in (scores["m_tIoU"], scores["m_vIoU"], agreements["same_text"])),
+        )
+    console = Console(file=sys.stdout, soft_wrap=True, highlight=False)
+    console.print(table)
+    clips, problems = recording.captures.clips, recording.problems
+    left = f", {len(problems)} could not be used ({problems[0]})" if problems else ""
+    console.print(f"calibrated on {len(clips)} clips{left}", markup=False)
+    written = f"{output}, " if (output / MANIFEST).exists() else ""
+    console.print(f"{written}{output}.verdict.html", markup=False)
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
