@@ -48,14 +48,16 @@ def builder_config(trt: ModuleType, builder: Any, network: Any, spec: GraphSpec,
 def read_times(config: Any, path: Path) -> None:
     """Gives the builder what was measured before; a cache of another TensorRT or GPU is ignored."""
     stored = path.read_bytes() if path.is_file() else b""
-    config.set_timing_cache(config.create_timing_cache(stored), False)
+    times = config.create_timing_cache(stored) or config.create_timing_cache(b"")  # none of broken bytes
+    config.set_timing_cache(times, False)
 
 
 def write_times(config: Any, path: Path) -> None:
     """Keeps what was measured, with what another process wrote meanwhile."""
     times = config.get_timing_cache()
-    if path.is_file():
-        times.combine(config.create_timing_cache(path.read_bytes()), False)
+    others = config.create_timing_cache(path.read_bytes()) if path.is_file() else None
+    if others is not None:
+        times.combine(others, False)
     with atomic_file(path) as scratch:
         scratch.write_bytes(memoryview(times.serialize()))
 

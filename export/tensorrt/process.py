@@ -8,7 +8,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import IO, Any
 
 from devil.engine_key import Backend
@@ -26,7 +25,7 @@ def describe(backend: Backend, command: Sequence[str] = CHILD) -> dict[str, Any]
     Raises:
         EngineError: it does not load.
     """
-    return _answer({"describe": backend}, f"asking {backend} for its version", lambda *_: None, Path.home(), command)
+    return _answer({"describe": backend}, f"asking {backend} for its version", lambda *_: None, command)
 
 
 def build(job: BuildJob, told: Told, command: Sequence[str] = CHILD) -> dict[str, Any]:
@@ -40,14 +39,14 @@ def build(job: BuildJob, told: Told, command: Sequence[str] = CHILD) -> dict[str
         EngineError: the builder says why it failed, or died.
     """
     what = f"building graph {job.graph!r} with {job.backend}"
-    return _answer({"build": job.dumps()}, what, told, Path(job.output).parent, command)
+    return _answer({"build": job.dumps()}, what, told, command)
 
 
-def _answer(request: dict[str, Any], what: str, told: Told, folder: Path, command: Sequence[str]) -> dict[str, Any]:
+def _answer(request: dict[str, Any], what: str, told: Told, command: Sequence[str]) -> dict[str, Any]:
     with tempfile.TemporaryFile() as errors:
-        # Not in the current folder, whose modules a new interpreter would prefer to the installed ones.
+        # Not in the current folder: a new interpreter would prefer the modules there to the installed ones.
         process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True, cwd=folder
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True, cwd=sys.prefix
         )
         try:
             answer, phase = _conversation(process, request, told)
