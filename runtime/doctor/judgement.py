@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from devil.runtime.doctor.facts import Facts, Finding
-from devil.runtime.doctor.software import TENSORRTS, OnnxRuntime, TensorRt
+from devil.runtime.doctor.software import OnnxRuntime, TensorRt
+from devil.tensorrt_api import MODULES
 
 LEAST_DISK = 2e9  # bytes; devil-tiny's bundle and engines take a twentieth, a 7B one fifteen times as much
 LEAST_MEMORY = 1e9  # bytes; the runtime itself takes a fifth of it
@@ -63,8 +64,8 @@ def _software(facts: Facts) -> Iterator[Finding]:
     yield from _onnxruntime(software.onnxruntime)
     for tensorrt in software.tensorrts:
         yield from _tensorrt(tensorrt, facts)
-    missing = [kind for kind in TENSORRTS if kind not in {tensorrt.kind for tensorrt in software.tensorrts}]
-    if len(missing) == len(TENSORRTS):
+    missing = [kind for kind in MODULES if kind not in {tensorrt.kind for tensorrt in software.tensorrts}]
+    if len(missing) == len(MODULES):
         mend = (FROM_JETPACK if facts.system.jetson else INSTALL_TENSORRT) if facts.driver.gpus else ""
         yield Finding("software", "TensorRT", "note", "not installed", mend)
     elif not missing:

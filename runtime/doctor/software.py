@@ -12,11 +12,11 @@ from typing import Any
 
 from devil.plugins.loader import TENSORRT_LIBRARY, candidates
 from devil.runtime.doctor.probe import ProbeError, ask
+from devil.tensorrt_api import MODULES
 
 Ask = Callable[[list[str]], Any]
 
 PACKAGES = ("numpy", "av", "pillow", "scipy", "tokenizers", "polygraphy", "torch", "transformers", "onnx")
-TENSORRTS = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}  # kind → module
 _NAME = re.compile(r"onnxruntime(-gpu|-directml|-openvino|-rocm)?$")
 
 # A session is the proof: a provider is listed wherever it was compiled in, also where its libraries are missing. The
@@ -125,7 +125,7 @@ def read_software(is_there: Callable[[str], bool] | None = None, asked: Ask = as
         packages=versions,
         onnxruntime=_onnxruntime(asked) if found("onnxruntime") else None,
         tensorrts=tuple(
-            replace(_tensorrt(kind, asked), cuda=_cuda_of(kind)) for kind, module in TENSORRTS.items() if found(module)
+            replace(_tensorrt(kind, asked), cuda=_cuda_of(kind)) for kind, module in MODULES.items() if found(module)
         ),
         pycuda=pycuda,
         pycuda_problem=problem,
@@ -146,7 +146,7 @@ def _tensorrt(kind: str, asked: Ask) -> TensorRt:
     # TensorRT-RTX takes no custom plugins: it runs the function body.
     plugin = next(iter(candidates(TENSORRT_LIBRARY)), None) if kind == "tensorrt" else None
     try:
-        told = asked(["-c", _TENSORRT % {"module": TENSORRTS[kind], "plugin": str(plugin or "")}])
+        told = asked(["-c", _TENSORRT % {"module": MODULES[kind], "plugin": str(plugin or "")}])
     except ProbeError as error:
         if plugin is None:
             return TensorRt(kind, problem=str(error))
@@ -166,7 +166,7 @@ def _cuda_of(kind: str) -> int | None:
 
 def _without_plugin(kind: str, asked: Ask) -> TensorRt:
     try:
-        return TensorRt(kind, asked(["-c", _TENSORRT % {"module": TENSORRTS[kind], "plugin": ""}])["version"])
+        return TensorRt(kind, asked(["-c", _TENSORRT % {"module": MODULES[kind], "plugin": ""}])["version"])
     except ProbeError as error:
         return TensorRt(kind, problem=str(error))
 

@@ -9,7 +9,7 @@ import pytest
 
 from devil.bundle import FileRecord, Manifest, read_manifest
 from devil.config import PRESETS
-from devil.contract import GRAPHS
+from devil.contract import BUNDLE_PRECISIONS, GRAPHS
 from devil.errors import ConfigError, EngineError
 from devil.runtime.limits import Limits
 from devil.runtime.memory_plan import check_fits, largest_frames, plan
@@ -29,6 +29,12 @@ def test_weights_cache_video_and_activations_make_the_whole():
     parts = planned.weights + planned.cache + planned.video + planned.activations
     assert 0 < planned.total - parts < 1e9  # Python and the engine
     assert f"{planned.total / 1e9:.2f} GB" in str(planned)
+
+
+@pytest.mark.parametrize("precision", BUNDLE_PRECISIONS)
+def test_every_precision_that_a_bundle_can_have_is_planned(precision):
+    told = dataclasses.replace(manifest(), precision=precision, graph_precisions=dict.fromkeys(GRAPHS, "fp16"))
+    assert plan(told, told.config).weights > sum(SIZES.values())
 
 
 def test_weights_are_those_that_the_graphs_read_not_all_of_linked_files():
