@@ -16,7 +16,7 @@ from devil.config import DevilConfig
 from devil.errors import BundleError, SentenceError, VideoError
 from devil.runtime.decoding import Decoding, Generation
 from devil.runtime.drafting import Draft, no_draft
-from devil.runtime.engines.base import GraphRunner
+from devil.runtime.engines.base import AsyncRunner, GraphRunner
 from devil.runtime.packed_run import CACHE_STEP, CHUNK, PackedCache, Piece
 from devil.runtime.sampling import Sampling, chooser
 from devil.runtime.slots import SHARED
@@ -37,6 +37,9 @@ class LanguageSession:
         self.config = config
         self.length = 0  # slots and positions the prefix fills
         self._packed = PackedCache(runner, config.language, capacity)
+        slots = runner.most("M", {}) if isinstance(runner, AsyncRunner) else None
+        self.context = min(config.language.context, slots or config.language.context)  # slots there can be
+        self._holder = "engine" if self.context < config.language.context else "model"
 
     def check_prefix(self, length: int) -> None:
         """Whether a prefix of so many tokens leaves room for an answer.
@@ -44,11 +47,11 @@ class LanguageSession:
         Raises:
             VideoError: it does not.
         """
-        needed, context = length + self.config.max_new_tokens, self.config.language.context
-        if needed > context:
+        needed = length + self.config.max_new_tokens
+        if needed > self.context:
             raise VideoError(
-                f"the video and an answer need {needed} tokens, the model holds {context}",
-                "use fewer frames or fewer visual tokens",
+                f"the video and an answer need {needed} tokens, the {self._holder} holds {self.context}",
+                f"use fewer frames or fewer visual tokens{self._larger(needed)}",
             )
 
     def check_sentences(self, sizes: Sequence[int], prefix: int, max_new_tokens: int | None = None) -> None:
@@ -58,17 +61,19 @@ class LanguageSession:
             SentenceError: one is empty, or more than the model's context holds.
         """
         limit = self.config.max_new_tokens if max_new_tokens is None else max_new_tokens
-        context = self.config.language.context
         for index, size in enumerate(sizes):
             which = f"sentence {index + 1}: " if len(sizes) > 1 else ""
             if size < 1:
                 raise SentenceError(f"{which}the prompt behind the video is empty", "ask something")
             needed = prefix + size + limit
-            if needed > context:
-                raise SentenceError(
-                    f"{which}the video, the sentence and its answer need {needed} tokens, the model holds {context}",
-                    f"shorten the sentence by {needed - context} tokens, or use fewer frames",
-                )
+            if needed > self.context:
+                told = f"{which}the video, the sentence and its answer need {needed} tokens"
+                shorter = f"shorten the sentence by {needed - self.context} tokens, or use fewer frames"
+                raise SentenceError(f"{told}, the {self._holder} holds {self.context}", shorter + self._larger(needed))
+
+    def _larger(self, needed: int) -> str:
+        """What else would help where the engine is what is too small."""
+        return f", or build engines with devil-build --context {needed}" if self._holder == "engine" else ""
 
     def prefill(
         self,
@@ -148,7 +153,7 @@ class LanguageSession:
         Args:
             sizes: slots that each sentence and its answer take, without rejected drafts.
         """
-        first, room = 0, self.config.language.context - self.length
+        first, room = 0, self.context - self.length
         for end in range(1, len(sizes) + 1):
             if end == len(sizes) or end - first == TOGETHER or sum(sizes[first : end + 1]) > room:
                 yield range(first, end)

@@ -19,7 +19,7 @@ from devil.runtime.available_memory import available_memory
 from devil.runtime.batches import BATCH_PATCHES, batches
 from devil.runtime.decoding import Generation
 from devil.runtime.drafting import answer_draft
-from devil.runtime.engines.base import Engine
+from devil.runtime.engines.base import AsyncRunner, Engine
 from devil.runtime.engines.onnxruntime import OnnxRuntimeEngine
 from devil.runtime.language import LanguageSession
 from devil.runtime.limits import NO_LIMITS, Limits
@@ -164,6 +164,8 @@ class Video:
             SentenceError: a sentence is empty or too long; nothing is computed then.
         """
         self._progress("answering", 0, 1)
+        if not (dense or span_only):  # which frames these need is only known after the answer
+            self.tubes.start()
         watch = Stopwatch()
         with watch.stage("language"):
             generations = self._say(sentences, on_text, sampling)
@@ -242,9 +244,12 @@ class Video:
     def _visual_tokens(self) -> np.ndarray:
         """The kept visual tokens of all sampled frames, [V, hidden]."""
         clip, tokens = self.clip, []
-        for rows in batches(len(clip.patches), clip.patches.shape[1], BATCH_PATCHES):
+        vision, patches = self._grounder.vision, clip.patches.shape[1]
+        most = vision.most("F", {"P": patches}) if isinstance(vision, AsyncRunner) else None
+        budget = BATCH_PATCHES if most is None else min(BATCH_PATCHES, most * patches)
+        for rows in batches(len(clip.patches), patches, budget):
             self._progress("looking", rows.start, len(clip.patches))
-            found = self._grounder.vision.run({"patches": clip.patches[rows], "positions": clip.positions})
+            found = vision.run({"patches": clip.patches[rows], "positions": clip.positions})
             tokens.append(found["visual_tokens"][clip.kept[rows]])
         return np.concatenate(tokens)
 

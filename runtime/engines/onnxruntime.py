@@ -32,11 +32,14 @@ class OnnxRuntimeEngine:
     Attributes:
         provider: where they run.
         threads: CPU threads of one graph; 0 lets ONNX Runtime take the physical cores.
+        lean: run the nodes as they stand: slower, in less memory, and without the rounding that fused kernels allow
+            themselves.
     """
 
     provider: Provider = "cpu"
     threads: int = 0
     name: str = "onnxruntime"
+    lean: bool = False
 
     def load(self, path: Path, spec: GraphSpec, precision: Precision) -> OnnxRuntimeRunner:
         """Raises EngineError: the precision, the provider or the file does not work here."""
@@ -61,6 +64,10 @@ class OnnxRuntimeEngine:
         # Threads that wait by spinning fight over the cores with video decoding and with the other graphs' threads:
         # on two busy cores decoding took 2.5 times as long.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        if self.lean:
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+            options.enable_cpu_mem_arena = False
+            options.add_session_config_entry("session.disable_prepacking", "1")
         library = plugins.library()
         if library is not None:
             options.register_custom_ops_library(str(library))

@@ -1,0 +1,61 @@
+"""Execution contexts of one engine; they share the memory of their activations, because they run one after another."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from devil.runtime.engines.cuda_device import CudaDevice
+from devil.runtime.engines.tensorrt.api import Api
+
+
+class Contexts:
+    """Makes contexts.
+
+    Attributes:
+        capturable: runs are to be captured as CUDA graphs here, until one cannot be.
+
+    Args:
+        engine: TensorRT's.
+        stream: the one that all of them run on.
+        purpose: whose activations they are, for the message where memory runs out.
+        repeats: runs come again in the same sizes, so that CUDA graphs pay.
+    """
+
+    def __init__(self, api: Api, engine: Any, device: CudaDevice, stream: Any, purpose: str, repeats: bool):
+        self._api, self._engine, self._stream, self._purpose = api, engine, stream, purpose
+        self.repeats = repeats
+        self._shared: dict[int, Any] = {}
+        # TensorRT-RTX compiles kernels for the shapes it meets, and keeps memory and CUDA graphs of its own.
+        self._scratch = None
+        if api.backend == "tensorrt":
+            self._scratch = device.allocate(engine.device_memory_size_v2, f"activations of {purpose}")
+        self.capturable = repeats and self._scratch is not None
+
+    def of(self, profile: int) -> Any:
+        """The context that plain runs of a profile share."""
+        if profile not in self._shared:
+            self._shared[profile] = self.another(profile)
+        return self._shared[profile]
+
+    def another(self, profile: int) -> Any:
+        """A context of its own. A captured run needs one: it breaks when its context is given other shapes.
+
+        Raises:
+            EngineError: TensorRT has no more of them.
+        """
+        api = self._api
+        with api.explained(f"graph {self._purpose!r} cannot be prepared", "close other programs on the GPU"):
+            context = api.wanted(self._created(), "create_execution_context")
+            if self._scratch:
+                context.set_device_memory(self._scratch.address, self._scratch.bytes)
+            api.wanted(context.set_optimization_profile_async(profile, self._stream.handle), "profile")
+        return context
+
+    def _created(self) -> Any:
+        trt = self._api.trt
+        if self._scratch:
+            return self._engine.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
+        config = self._engine.create_runtime_config()
+        if self.repeats:
+            config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+        return self._engine.create_execution_context(config)
