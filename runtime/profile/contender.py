@@ -109,9 +109,9 @@ class Contender:
         """Seconds of every layer of a case, the slowest first."""
         from devil.runtime.profile.layers import layers_of
 
-        return layers_of(self.grounder, self._workload, case, times)
+        return layers_of(self.grounder, self._workload, case, times, self._cache)
 
     def _run(self, name: str) -> Callable[[], dict[str, np.ndarray]]:
-        case = next(case for case in self._workload.cases if case.name == name)
+        case = self._workload.case(name)
         runner = self._cache if case.graph == "language" else getattr(self.grounder, case.graph)
         return lambda: runner.run(case.feeds)

@@ -8,6 +8,7 @@ from statistics import median
 from typing import Any
 
 from devil.errors import EngineError
+from devil.runtime.engines.base import KVCache
 from devil.runtime.pipeline import Grounder
 from devil.runtime.profile.workload import Workload
 
@@ -29,17 +30,29 @@ class Layer:
     types: str = ""
 
 
-def layers_of(grounder: Grounder, workload: Workload, case: str, times: int) -> list[dict[str, Any]]:
+def layers_of(
+    grounder: Grounder, workload: Workload, case: str, times: int, cache: KVCache | None = None
+) -> list[dict[str, Any]]:
     """The layers of a case as JSON values, the slowest first.
+
+    Args:
+        times: how many runs the median is taken of.
+        cache: of the language graph, filled with the workload's prefix.
 
     Raises:
         EngineError: this engine does not tell.
     """
     from devil.runtime.engines.onnxruntime import OnnxRuntimeEngine
-    from devil.runtime.profile import layers_onnxruntime
+    from devil.runtime.engines.tensorrt.engine import TensorRtEngine
+    from devil.runtime.profile import layers_onnxruntime, layers_tensorrt
 
     if isinstance(grounder.engine, OnnxRuntimeEngine):
         found = layers_onnxruntime.trace(grounder, workload, case, times)
+    elif isinstance(grounder.engine, TensorRtEngine):
+        chosen = workload.case(case)
+        runner = getattr(grounder, chosen.graph)
+        run = cache.run_uncaptured if chosen.graph == "language" else runner.run
+        found = layers_tensorrt.trace(runner, lambda: run(chosen.feeds), times)
     else:
         raise EngineError(f"{grounder.engine.name} does not tell the time of its layers", "leave out --layers")
     return [asdict(layer) for layer in sorted(found, key=lambda layer: -layer.seconds)]

@@ -46,7 +46,7 @@ def trace(grounder: Grounder, workload: Workload, name: str, times: int) -> list
     Raises:
         EngineError: the profiler wrote nothing that can be read.
     """
-    case = next(case for case in workload.cases if case.name == name)
+    case = workload.case(name)
     engine, manifest = grounder.engine, grounder.bundle.manifest
     with tempfile.TemporaryDirectory(prefix="devil-profile-") as folder:
         tracing = TracingOnnxRuntime(engine.provider, engine.threads, prefix=str(Path(folder) / name))

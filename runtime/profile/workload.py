@@ -61,6 +61,9 @@ class Workload:
     prefix: tuple[Arrays, ...]
     capacity: int
 
+    def case(self, name: str) -> Case:
+        return next(case for case in self.cases if case.name == name)
+
 
 def record(grounder: Grounder, video: str, sentence: str) -> Workload:
     """Answers a sentence and keeps what the graphs were fed.
