@@ -97,11 +97,11 @@ class Judge:
                 self._paths[name], questions.dataset, questions.limit, self._work / "asked" / name, self._threads,
                 self._progress,
             )  # fmt: skip
-            if not told.asked:
-                raise CalibrationError("no question could be asked to judge the result", "name clips that decode")
-            self._replies[name] = told
             if not questions.has_truth:
-                self._replies[name] = judged_by(told, told if name == self.name else self.replies(self.name))
+                told = judged_by(told, told if name == self.name else self.replies(self.name))
+            if not told.asked:
+                raise CalibrationError("no answer is left to judge the result by", "name clips that decode")
+            self._replies[name] = told
         return self._replies[name]
 
     def path(self, name: str) -> Path:

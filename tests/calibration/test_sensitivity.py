@@ -203,7 +203,7 @@ def test_a_planted_outlier_of_a_traced_graph_keeps_its_floats(recorded, tmp_path
     assert kinds[planted] is None
     assert all(kinds[name].op_type == "DequantizeLinear" for name in found.lowered if name in kinds)
 
-    # What was measured is not measured again: a second run needs no session.
+    # What was measured is not measured again: a second run opens no quantised graph.
     again = MixedPrecision(bundle, captures, tmp_path, allowed, threads=1)
     again._runner = None
     assert again.graph(calibration, "max") == found
