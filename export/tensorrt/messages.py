@@ -6,7 +6,8 @@ from types import ModuleType
 from typing import Any
 
 _KEPT = 20
-# Said of machines without a GPU, of functions that are expanded more than once, and of every int64 input: no reasons.
+# Said of machines without a GPU, of functions that are expanded more than once, and of every int64 input: the reason of
+# a failure only where nothing else was said.
 _NOISE = (
     "CUDA driver version is insufficient",
     "already exists, the output tensors of this new instance",
@@ -30,14 +31,19 @@ class Messages:
 
     def heard(self, is_error: bool, text: str) -> None:
         line = " ".join(text.split())
-        if not any(noise in line for noise in _NOISE):
+        if is_error or not _is_noise(line):
             kept = self.errors if is_error else self.warnings
             kept.append(line)
             del kept[:-_KEPT]
 
     def reason(self) -> str:
         """Why the last step failed."""
-        return self.errors[-1] if self.errors else "it gave no reason"
+        telling = [line for line in self.errors if not _is_noise(line)] or self.errors
+        return telling[-1] if telling else "it gave no reason"
+
+
+def _is_noise(line: str) -> bool:
+    return any(noise in line for noise in _NOISE)
 
 
 def _logger(trt: ModuleType, messages: Messages) -> Any:

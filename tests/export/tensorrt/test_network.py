@@ -159,9 +159,11 @@ def test_a_refused_node_is_named_with_what_helps(operator, mend):
     assert mend in line
 
 
-def test_messages_keep_reasons_and_drop_noise():
+def test_messages_tell_a_reason_and_noise_only_where_there_is_no_other():
     messages = Messages()
     assert messages.reason() == "it gave no reason"
+    messages.heard(True, "CUDA driver version is insufficient")
+    assert messages.reason() == "CUDA driver version is insufficient"
     messages.heard(True, "Error Code 4:\n  tensor x")
     messages.heard(True, "CUDA driver version is insufficient for CUDA runtime version")
     messages.heard(False, "Make sure input x has Int64 binding.")
