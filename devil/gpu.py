@@ -70,6 +70,11 @@ class Driver:
         return cls(**{**values, "gpus": gpus, "cuda": tuple(values["cuda"]) if values["cuda"] else None})
 
 
+def machine_name(gpu: Gpu, driver: Driver) -> str:
+    """What a verdict on an engine holds for: the same engine may compute otherwise on another GPU or driver."""
+    return f"{gpu.name} {gpu.capability}, driver {driver.version or 'unknown'}"
+
+
 def read_driver(library: Any = None, root: Path = Path("/")) -> Driver:
     """What the driver of this machine says; never raises.
 

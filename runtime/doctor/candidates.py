@@ -11,6 +11,7 @@ from devil.contract import GRAPHS
 from devil.engine_key import Host, capability_number
 from devil.engine_store import EngineStore
 from devil.files import sha256
+from devil.gpu import machine_name
 from devil.runtime.doctor.facts import Facts
 from devil.runtime.doctor.judgement import FROM_JETPACK, INSTALL_CPU, INSTALL_GPU, INSTALL_RTX, INSTALL_TENSORRT
 from devil.runtime.doctor.software import TensorRt
@@ -96,6 +97,11 @@ def _engines(installed: TensorRt, facts: Facts, bundle: Bundle) -> Iterator[Obst
     """Graphs without an engine that this machine may run."""
     store, host = EngineStore(bundle), host_of(installed, facts)
     lookups = {graph: store.lookup(graph, host) for graph in GRAPHS}
+    here = machine_name(facts.driver.gpus[0], facts.driver)
+    for graph, lookup in lookups.items():
+        if lookup.engine and not lookup.engine.gates.get(here, {}).get("passed", True):
+            mend = "build it again with another TensorRT or with the plugin (docs/tensorrt.md)"
+            yield Obstacle(f"the engine of {graph} computes something else than the graph", mend)
     missing = [graph for graph, lookup in lookups.items() if lookup.engine is None]
     if missing:
         refused = [str(refusal) for graph in missing for refusal in lookups[graph].refused]
@@ -124,6 +130,13 @@ def _cuda(facts: Facts, bundle: Bundle | None) -> Iterator[Obstacle]:
         old = list(_driver(facts, major))
         needed = f"CUDA {major}" if major else "CUDA"
         yield from old or [Obstacle("its CUDA provider does not start", f"install {needed} and cuDNN 9")]
+
+    if bundle and "bf16" in _floats(bundle):
+        yield Obstacle("ONNX Runtime has too few kernels for bf16", "devil-export --precision fp16")
+
+
+def _floats(bundle: Bundle) -> set[str]:
+    return {bundle.manifest.graph_precision(graph) for graph in GRAPHS}
 
 
 def _driver(facts: Facts, cuda: int) -> Iterator[Obstacle]:
@@ -162,7 +175,7 @@ def _cpu(facts: Facts, bundle: Bundle | None) -> Iterator[Obstacle]:
         yield Obstacle(f"cannot be used ({onnxruntime.problem or 'no CPU provider'})", "install it again")
     if bundle is None:
         return
-    if "bf16" in {bundle.manifest.graph_precision(graph) for graph in GRAPHS}:
+    if "bf16" in _floats(bundle):
         yield Obstacle("ONNX Runtime's CPU kernels have no bf16", "devil-export --precision fp32")
     yield from _memory(facts, bundle)
 

@@ -11,6 +11,7 @@ from devil.engine_key import Backend
 from devil.engine_sidecar import StoredEngine
 from devil.engine_store import EngineStore
 from devil.errors import EngineError
+from devil.gpu import machine_name
 from devil.runtime.engines.cuda_device import open_device
 from devil.runtime.engines.tensorrt.api import host, load_plugin, open_api
 from devil.runtime.engines.tensorrt.runner import TensorRtRunner
@@ -57,12 +58,7 @@ class TensorRtEngine:
             engine = self.api.wanted(self._runtime.deserialize_cuda_engine(content), "deserialize_cuda_engine")
         runner = TensorRtRunner(self.api, self.device, engine, spec, precision, stored.key.profiles)
         try:
-            self._gate(self._store, stored, runner, path, self.machine)
+            self._gate(self._store, stored, runner, path, machine_name(self.device.gpu, self.device.driver))
         except EngineError as error:
             raise EngineError(f"{stored.path.name}: {error.message}", error.mend) from error
         return runner
-
-    @property
-    def machine(self) -> str:
-        """What the gate's verdict holds for: the same engine may compute otherwise on another GPU or driver."""
-        return f"{self.device.gpu.name} {self.host.capability}, driver {self.device.driver.version or 'unknown'}"

@@ -94,6 +94,15 @@ def test_tensorrt_is_chosen_when_its_engines_are_there(tmp_path):
     assert chosen(candidates(FULL, bundle)).name == "tensorrt"
 
 
+def test_an_engine_that_the_gate_refused_here_is_in_the_way(tmp_path):
+    bundle = make_bundle(tmp_path)
+    engine = build_engines(FULL, bundle)
+    EngineStore(bundle).record_gate(engine, "NVIDIA L4 sm89, driver 550.54", {"passed": False})
+    assert chosen(candidates(FULL, bundle)).name == "tensorrt"
+    EngineStore(bundle).record_gate(engine, "NVIDIA L4 sm89, driver 570.86.15", {"passed": False})
+    assert "the engine of grounder computes something else" in obstacles(FULL, "tensorrt", bundle)
+
+
 def test_another_machines_engines_are_refused_with_the_reason(tmp_path):
     bundle = make_bundle(tmp_path)
     build_engines(FULL, bundle)
@@ -140,6 +149,7 @@ def test_what_is_in_the_way_is_named_with_its_mend(facts, name, text):
 def test_a_bundle_that_the_machine_is_too_old_or_too_small_for(tmp_path):
     turing = replace(FULL, driver=replace(L4, gpus=(Gpu("Tesla T4", "sm75", 16 << 30),)))
     assert "bf16 needs sm80, the GPU has sm75" in obstacles(turing, "cuda", make_bundle(tmp_path, "bf16"))
+    assert "too few kernels for bf16" in obstacles(FULL, "cuda", make_bundle(tmp_path, "bf16"))
     assert "have no bf16" in obstacles(turing, "onnxruntime", make_bundle(tmp_path, "bf16"))
     assert not obstacles(FULL, "cuda", make_bundle(tmp_path, "int4"))
     assert "int4 needs sm86" in obstacles(turing, "cuda", make_bundle(tmp_path, "int4"))
