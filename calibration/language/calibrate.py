@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from devil.calibration.language.decoder import EMBEDDING, LayeredDecoder, Read, layer_key, watched_inputs
+from devil.calibration.language.decoder import LayeredDecoder, Read, layer_key, watched_inputs
 from devil.calibration.language.passes import LanguagePass
 from devil.calibration.language.rounding import dequantised, gptq, weighted_nearest
 from devil.calibration.language.scaling import FOLDS, search_scales, shared_sizes
@@ -29,6 +29,7 @@ from devil.errors import CalibrationError
 from devil.export.quantisation import nearest
 from devil.export.scheme import HEAD as HEAD_NAME
 from devil.export.scheme import Scheme
+from devil.model.fitting import EMBEDDING
 from devil.progress import Progress, no_progress
 
 SEARCH = "AWQ scales folded into norms and projections, GPTQ rounding"  # for the manifest

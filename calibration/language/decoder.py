@@ -13,10 +13,11 @@ from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer, Qwen2Rot
 from devil.calibration.language.passes import LanguagePass
 from devil.config import LanguageConfig
 from devil.model.devil import qwen2_config
+from devil.model.fitting import EMBEDDING, HEAD
 
 Read = Callable[[str], Tensor]  # a checkpoint's key → its tensor
 
-EMBEDDING, HEAD, NORM = "model.embed_tokens.weight", "lm_head.weight", "model.norm.weight"
+NORM = "model.norm.weight"
 
 
 def layer_key(layer: int) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from devil.calibration.language.decoder import EMBEDDING, LayeredDecoder, Read, layer_key
+from devil.calibration.language.decoder import LayeredDecoder, Read, layer_key
 from devil.calibration.language.passes import LanguagePass
 from devil.calibration.language.rounding import dequantised
 from devil.calibration.language.stored import CalibratedWeights
@@ -16,6 +16,7 @@ from devil.calibration.sensitivity.tasks import Readout, word_losses
 from devil.config import DevilConfig
 from devil.export.scheme import HEAD as HEAD_NAME
 from devil.export.scheme import Scheme
+from devil.model.fitting import EMBEDDING
 
 
 class LanguageTask:

@@ -21,9 +21,9 @@ from devil.model.devil import DevilModel
 from devil.model.fitting import EMBEDDING, HEAD, check_weights, empty_model
 from devil.model.hub import local_folder
 from devil.model.sources.base import COPY_AGAIN
+from devil.model.stream import WEIGHTS
 from devil.model.weights import WeightSource, open_weights
 
-WEIGHTS = "model.safetensors"
 TOKENIZER = "tokenizer.json"
 
 Part = Literal["language", "vision", "detector"]

@@ -15,10 +15,11 @@ from devil.model.sources.pickle_file import PickleFile
 from devil.model.sources.renamed import Renamed
 from devil.model.sources.safetensors_file import SafetensorsFile
 from devil.model.sources.shards import open_shards
+from devil.model.stream import WEIGHTS
 
 __all__ = ["Entry", "Place", "WeightSource", "open_weights"]
 
-_FORMATS = {"model.safetensors": SafetensorsFile, "pytorch_model.bin": PickleFile}
+_FORMATS = {WEIGHTS: SafetensorsFile, "pytorch_model.bin": PickleFile}
 
 
 def open_weights(folder: str | os.PathLike, base: str | os.PathLike | None = None) -> WeightSource:

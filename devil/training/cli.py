@@ -20,6 +20,7 @@ from devil.data.refcoco import read_refcoco
 from devil.data.vidstg import read_vidstg
 from devil.errors import AnnotationError, MissingPackageError, OutputError, UsageError
 from devil.files import check_writable
+from devil.model.stream import WEIGHTS
 
 Dtype = Literal["fp32", "fp16", "bf16"]
 Format = Literal["chat", "hc_stvg", "vidstg", "refcoco"]
@@ -29,7 +30,7 @@ _READERS = {
     "vidstg": lambda path, root: read_vidstg(path, root, root),
     "refcoco": read_refcoco,
 }
-CHECKPOINT_FILES = {"config.json", "tokenizer.json", "model.safetensors"}  # what save_model writes
+CHECKPOINT_FILES = {"config.json", "tokenizer.json", WEIGHTS}  # what save_model writes
 _NEEDED = ("torch", "transformers", "accelerate")
 
 
