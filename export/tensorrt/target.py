@@ -116,7 +116,9 @@ def _on_this_gpu(options: EngineOptions, machine: Machine, describe: Callable[[B
     return Target("tensorrt", version, (gpu.capability,), device=device, plugin=plugin)
 
 
-def _ahead_of_time(options: EngineOptions, machine: Machine, describe: Callable[[Backend], dict[str, Any]]) -> Target:
+def _ahead_of_time(
+    options: EngineOptions, machine: Machine, describe: Callable[[Backend], dict[str, Any]]
+) -> Target | NoEngines:
     if options.hardware != "none":
         raise UsageError("--hardware is TensorRT's", "TensorRT-RTX engines run on every GPU of their capabilities")
     named = options.capabilities or tuple(gpu.capability for gpu in machine.driver.gpus[:1])
@@ -125,7 +127,9 @@ def _ahead_of_time(options: EngineOptions, machine: Machine, describe: Callable[
     described = describe("tensorrt-rtx")
     unknown = [name for name in named if name not in described["capabilities"]]
     if unknown:
-        known = ", ".join(described["capabilities"])
-        raise EngineError(f"TensorRT-RTX {described['version']} knows no {unknown[0]}", f"it builds for {known}")
+        known, what = ", ".join(described["capabilities"]), f"TensorRT-RTX {described['version']} knows no {unknown[0]}"
+        if options.backend == "auto" and not options.capabilities:
+            return NoEngines(what)  # nobody asked for it
+        raise EngineError(what, f"it builds for {known}")
     # Its custom plugins abort while parsing, so that deformable attention is the graphs' own function.
     return Target("tensorrt-rtx", described["version"], named, ahead=True)

@@ -43,6 +43,7 @@ def test_the_backend_fits_the_machine_and_the_target(driver, kinds, options, bac
         (NO_GPU, BOTH, {}, "no NVIDIA driver"),
         (L4, (), {}, "neither TensorRT"),
         (L4, BOTH, {"backend": "onnxruntime"}, "ONNX Runtime"),
+        (HOPPER, ("tensorrt-rtx",), {}, "knows no sm90"),
     ],
 )
 def test_where_there_is_nothing_to_build_with_nothing_is_built(driver, kinds, options, reason):
@@ -59,7 +60,13 @@ def test_where_there_is_nothing_to_build_with_nothing_is_built(driver, kinds, op
         (L4, (), {"backend": "tensorrt"}, MissingPackageError, "devil-deploy[tensorrt]"),
         (L4, ("tensorrt",), {"backend": "tensorrt-rtx"}, MissingPackageError, "devil-deploy[tensorrt-rtx]"),
         (NO_GPU, ("tensorrt-rtx",), {"backend": "tensorrt-rtx"}, UsageError, "--target sm89,sm120"),
-        (HOPPER, ("tensorrt-rtx",), {}, EngineError, "knows no sm90: it builds for sm86, sm89, sm120"),
+        (
+            HOPPER,
+            ("tensorrt-rtx",),
+            {"backend": "tensorrt-rtx"},
+            EngineError,
+            "knows no sm90: it builds for sm86, sm89, sm120",
+        ),
         (NO_GPU, (), {"target": "sm89"}, EngineError, "nothing here builds engines for sm89"),
         (L4, BOTH, {"backend": "tensorrt-rtx", "hardware": "ampere+"}, UsageError, "--hardware is TensorRT's"),
         (L4, BOTH, {"target": "ampere"}, UsageError, "--target"),
