@@ -16,6 +16,7 @@ from devil.files import check_writable
 from devil.progress import ProgressBars
 from devil.prompt import checked_sentence
 from devil.runtime.answer import Answer, answers_document, save_document
+from devil.runtime.engines.choice import EngineName
 from devil.runtime.limits import Limits
 from devil.runtime.reference_bundle import reference_bundle
 from devil.video import VideoInfo, probe
@@ -68,6 +69,11 @@ class GroundOptions:
     """Hold at most so many tokens of video, sentences and answers. By default the model's own number."""
     ignore_memory: Flag = False
     """Try it even where the free memory is estimated to be too small."""
+    engine: EngineName = "auto"
+    """What runs the graphs. auto takes TensorRT where the bundle has engines for this GPU, else ONNX Runtime on the GPU
+    (cuda), else on the CPU (onnxruntime)."""
+    trust_engines: Flag = False
+    """Run TensorRT engines without comparing them with ONNX Runtime on their first use here."""
     threads: Threads = 0
     """CPU threads. By default, or with 0, all cores."""
     force: Flag = False
@@ -95,6 +101,8 @@ def ground(options: GroundOptions) -> dict[str, Any]:
             size=(info.height, info.width),
             is_image=info.is_image,
             check_memory=not options.ignore_memory,
+            engine=options.engine,
+            trust_engines=options.trust_engines,
         )
         video = grounder.encode(path, progress, sentences=sentences)
         answers = video.ground_many(sentences, dense=options.dense, span_only=options.span_only)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from devil.runtime.batches import BATCH_PATCHES, batches
 from devil.runtime.decoding import Generation
 from devil.runtime.drafting import answer_draft
 from devil.runtime.engines.base import AsyncRunner, Engine
+from devil.runtime.engines.choice import EngineName, open_engine
 from devil.runtime.engines.onnxruntime import OnnxRuntimeEngine
 from devil.runtime.language import LanguageSession
 from devil.runtime.limits import NO_LIMITS, Limits
@@ -58,8 +60,10 @@ class Grounder:
         size: tuple[int, int] | None = None,
         is_image: bool = False,
         check_memory: bool = True,
+        engine: EngineName = "auto",
+        trust_engines: bool = False,
     ) -> Grounder:
-        """Checks a bundle and loads its graphs into the engine this machine has.
+        """Checks a bundle and loads its graphs into an engine.
 
         Args:
             folder: a bundle written by `devil-export`.
@@ -67,7 +71,10 @@ class Grounder:
             limits: what a video may take, where that is to be less than the model's own numbers.
             size: (height, width) of the videos to come, in pixels, for the check of memory; 16:9 by default.
             is_image: images will come, which take one frame and all visual tokens.
-            check_memory: refuse what is estimated not to fit into this machine's free memory.
+            check_memory: refuse what is estimated not to fit into this machine's free memory; only looked at where the
+                graphs run on the CPU.
+            engine: which runs them; the best this machine has by default.
+            trust_engines: run TensorRT engines that were not compared with ONNX Runtime on this machine.
 
         Raises:
             BundleError: incomplete, altered, foreign or too new.
@@ -76,10 +83,12 @@ class Grounder:
         """
         manifest = read_manifest(folder)
         config = limits.applied(manifest.config)
-        available = available_memory() if check_memory else None
+        chosen = open_engine(Bundle(Path(folder), manifest), engine, threads, trust_engines)
+        on_cpu = isinstance(chosen, OnnxRuntimeEngine)
+        available = available_memory() if check_memory and on_cpu else None
         if available is not None:
             check_fits(manifest, config, available, size, is_image)
-        return cls(open_bundle(folder), OnnxRuntimeEngine(threads=threads), limits)
+        return cls(open_bundle(folder), chosen, limits)
 
     def encode(
         self,

@@ -13,6 +13,7 @@ from devil.bundle import MANIFEST
 from devil.clip import Clip
 from devil.errors import MissingPackageError
 from devil.files import digest_of, sha256
+from devil.runtime.engines.choice import EngineName
 from devil.runtime.limits import NO_LIMITS, Limits
 from devil.tube import to_pixels
 
@@ -68,10 +69,20 @@ class BundleAnswerer:
         EngineError: no engine here runs it, or memory is too small.
     """
 
-    def __init__(self, folder: Path, threads: int = 0, limits: Limits = NO_LIMITS, check_memory: bool = True):
+    def __init__(
+        self,
+        folder: Path,
+        threads: int = 0,
+        limits: Limits = NO_LIMITS,
+        check_memory: bool = True,
+        engine: EngineName = "auto",
+        trust_engines: bool = False,
+    ):
         from devil.runtime.pipeline import Grounder
 
-        self._grounder = Grounder.open(folder, threads, limits, check_memory=check_memory)
+        self._grounder = Grounder.open(
+            folder, threads, limits, check_memory=check_memory, engine=engine, trust_engines=trust_engines
+        )
         manifest = self._grounder.bundle.manifest
         self.identity = {
             "model": manifest.model,

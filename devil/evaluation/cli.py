@@ -22,6 +22,7 @@ from devil.evaluation.samples import SampleLog, run_in
 from devil.evaluation.summary import summarise
 from devil.files import write_text
 from devil.progress import Progress, ProgressBars
+from devil.runtime.engines.choice import EngineName
 from devil.runtime.limits import Limits
 
 METRICS, REPORT = "metrics.json", "report.html"
@@ -55,6 +56,10 @@ class EvalOptions:
     """Hold at most so many tokens of video, sentence and answer; bundles only. By default the model's own number."""
     ignore_memory: Flag = False
     """Try it even where the free memory is estimated to be too small."""
+    engine: EngineName = "auto"
+    """What runs a bundle's graphs: see devil-ground. By default the best this machine has."""
+    trust_engines: Flag = False
+    """Run TensorRT engines without comparing them with ONNX Runtime on their first use here."""
     threads: Threads = 0
     """CPU threads of a bundle's engine. By default, or with 0, all cores."""
     force: Flag = False
@@ -106,7 +111,9 @@ def _answerer(options: EvalOptions, progress: Progress) -> Answerer:
     bundle = options.bundle or reference_bundle(progress)
     progress("opening the bundle", 0, 1)
     limits = Limits(options.max_frames, options.max_tokens, options.context)
-    return BundleAnswerer(bundle, options.threads, limits, check_memory=not options.ignore_memory)
+    return BundleAnswerer(
+        bundle, options.threads, limits, not options.ignore_memory, options.engine, options.trust_engines
+    )
 
 
 def _default_folder(answerer: Answerer, dataset: Dataset) -> str:

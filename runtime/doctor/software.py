@@ -12,6 +12,7 @@ from typing import Any
 
 from devil.plugins.loader import TENSORRT_LIBRARY, candidates
 from devil.runtime.doctor.probe import ProbeError, ask
+from devil.runtime.engines.identity import IDENTITY
 from devil.tensorrt_api import MODULES
 
 Ask = Callable[[list[str]], Any]
@@ -19,12 +20,6 @@ Ask = Callable[[list[str]], Any]
 PACKAGES = ("numpy", "av", "pillow", "scipy", "tokenizers", "polygraphy", "torch", "transformers", "onnx")
 _NAME = re.compile(r"onnxruntime(-gpu|-directml|-openvino|-rocm)?$")
 
-# A session is the proof: a provider is listed wherever it was compiled in, also where its libraries are missing. The
-# model is one Identity node on a float, in ONNX's own encoding.
-IDENTITY = (
-    "08073a370a100a017812017922084964656e746974791201675a0f0a0178120a0a08080112040a020801620f0a0179120a0a0808011204"
-    "0a02080142040a00100d"
-)
 _ONNXRUNTIME = """
 import json, onnxruntime as ort
 from onnxruntime.capi import build_and_package_info as built
@@ -34,7 +29,7 @@ options = ort.SessionOptions()
 options.log_severity_level = 4
 for name in ("CUDAExecutionProvider", "CPUExecutionProvider"):
     if name in providers:
-        session = ort.InferenceSession(bytes.fromhex(%r), options, providers=[name])
+        session = ort.InferenceSession(%r, options, providers=[name])
         works[name] = session.get_providers()[0] == name
 print(json.dumps({"version": ort.__version__, "providers": providers, "works": works,
                   "cuda": str(getattr(built, "cuda_version", "") or "")}))

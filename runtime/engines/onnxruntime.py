@@ -7,54 +7,60 @@ import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from devil import plugins
 from devil.contract import GraphSpec, Precision, TensorSpec
 from devil.errors import EngineError, MissingPackageError
-from devil.runtime.engines.base import Arrays, checked_feeds
+from devil.runtime.engines.base import Arrays, Feeds, checked_feeds
 
 if TYPE_CHECKING:
     import onnxruntime
 
-Provider = Literal["cpu", "cuda"]
-_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+CPU = "CPUExecutionProvider"
 _ONNX_NAMES = {"float32": "float"}  # where they differ from NumPy's
 _SILENT = 4  # log severity: failures come back as exceptions, which become one line
 
 
 @dataclass(frozen=True)
 class OnnxRuntimeEngine:
-    """Loads graphs into ONNX Runtime.
+    """Loads graphs into ONNX Runtime's CPU provider.
 
     Attributes:
-        provider: where they run.
         threads: CPU threads of one graph; 0 lets ONNX Runtime take the physical cores.
         lean: run the nodes as they stand: slower, in less memory, and without the rounding that fused kernels allow
             themselves.
     """
 
-    provider: Provider = "cpu"
     threads: int = 0
     name: str = "onnxruntime"
     lean: bool = False
 
     def load(self, path: Path, spec: GraphSpec, precision: Precision) -> OnnxRuntimeRunner:
-        """Raises EngineError: the precision, the provider or the file does not work here."""
-        ort = _import_onnxruntime()
+        """Raises EngineError: the precision or the file does not work here."""
+        ort = import_onnxruntime()
         if precision == "bf16":
             raise EngineError("ONNX Runtime's CPU kernels have no bf16", "bf16 needs a GPU engine; export fp16 or fp32")
-        provider = _PROVIDERS[self.provider]
-        if provider not in ort.get_available_providers():
-            raise EngineError(f"this ONNX Runtime has no {provider}", "pip install 'devil-deploy[gpu]', or use the CPU")
-        with _explained(f"ONNX Runtime cannot load {path}", "export the bundle again"):
-            session = ort.InferenceSession(str(path), self._options(ort), providers=[provider])
-        _check_contract(session, spec, precision, path)
-        return OnnxRuntimeRunner(session, spec, precision, self.provider)
+        with explained(f"ONNX Runtime cannot load {path}", "export the bundle again"):
+            session = self._session(ort, path)
+        check_contract(session, spec, precision, path)
+        return OnnxRuntimeRunner(session, spec, precision)
 
-    def _options(self, ort: Any) -> onnxruntime.SessionOptions:
+    def _session(self, ort: Any, path: Path) -> onnxruntime.InferenceSession:
+        options = self.options(ort)
+        try:
+            return ort.InferenceSession(str(path), options, providers=[CPU])
+        except _failures() as error:
+            if "float8" not in str(error):
+                raise
+        # ONNX Runtime gives 8-bit floats to its integer kernels, and then refuses the graph that it made.
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
+        return ort.InferenceSession(str(path), options, providers=[CPU])
+
+    def options(self, ort: Any) -> onnxruntime.SessionOptions:
+        """What sessions of every provider are opened with."""
         options = ort.SessionOptions()
         options.intra_op_num_threads = self.threads
         options.log_severity_level = _SILENT
@@ -75,20 +81,24 @@ class OnnxRuntimeEngine:
 
 
 class OnnxRuntimeRunner:
-    """One graph in one ONNX Runtime session."""
+    """One graph in one ONNX Runtime session.
+
+    Args:
+        device: where its KV caches lie, "cpu" or "cuda".
+    """
 
     def __init__(
-        self, session: onnxruntime.InferenceSession, spec: GraphSpec, precision: Precision, provider: Provider
+        self, session: onnxruntime.InferenceSession, spec: GraphSpec, precision: Precision, device: str = "cpu"
     ):
         self.session = session
         self.spec = spec
         self.precision = precision
-        self.device = provider
+        self.device = device
 
-    def run(self, feeds: Arrays) -> dict[str, np.ndarray]:
+    def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
         names = [tensor.name for tensor in self.spec.outputs]
         feeds = checked_feeds(self.spec, self.precision, feeds)
-        with _explained(f"graph {self.spec.name!r} failed"):
+        with explained(f"graph {self.spec.name!r} failed"):
             values = self.session.run(names, feeds)
         return dict(zip(names, values, strict=True))
 
@@ -116,13 +126,13 @@ class OnnxRuntimeCache:
             binding.bind_cpu_input(name, array)
         for name in self._read:  # a bound output keeps the shape of the last run
             binding.bind_output(name)
-        with _explained(f"graph {runner.spec.name!r} failed"):
+        with explained(f"graph {runner.spec.name!r} failed"):
             runner.session.run_with_iobinding(binding)
         values = binding.get_outputs()
         return {name: values[index].numpy() for index, name in enumerate(self._read)}
 
     def grow(self, capacity: int) -> None:
-        ort = _import_onnxruntime()
+        ort = import_onnxruntime()
         if capacity <= self.capacity:
             return
         used, self.capacity = self.capacity, capacity
@@ -140,7 +150,7 @@ class OnnxRuntimeCache:
             self._binding.bind_ortvalue_output(tensor.name.replace("past_", "present_", 1), value)
 
 
-def _import_onnxruntime() -> Any:
+def import_onnxruntime() -> Any:
     try:
         import onnxruntime
     except ImportError:
@@ -158,7 +168,7 @@ def _failures() -> tuple[type[Exception], ...]:
 
 
 @contextlib.contextmanager
-def _explained(what: str, mend: str = "") -> Iterator[None]:
+def explained(what: str, mend: str = "") -> Iterator[None]:
     """Turns ONNX Runtime's exceptions into one line."""
     try:
         yield
@@ -167,7 +177,7 @@ def _explained(what: str, mend: str = "") -> Iterator[None]:
         raise EngineError(f"{what} ({reason})", mend) from error
 
 
-def _check_contract(session: onnxruntime.InferenceSession, spec: GraphSpec, precision: Precision, path: Path) -> None:
+def check_contract(session: onnxruntime.InferenceSession, spec: GraphSpec, precision: Precision, path: Path) -> None:
     """The file's inputs and outputs are the contract's in name, type and fixed sizes."""
     differing = set()
     for found, expected in ((session.get_inputs(), spec.inputs), (session.get_outputs(), spec.outputs)):

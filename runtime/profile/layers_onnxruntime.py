@@ -33,8 +33,8 @@ class TracingOnnxRuntime(OnnxRuntimeEngine):
 
     prefix: str = ""
 
-    def _options(self, ort: Any) -> onnxruntime.SessionOptions:
-        options = super()._options(ort)
+    def options(self, ort: Any) -> onnxruntime.SessionOptions:
+        options = super().options(ort)
         options.enable_profiling = True
         options.profile_file_prefix = self.prefix
         return options
@@ -49,7 +49,7 @@ def trace(grounder: Grounder, workload: Workload, name: str, times: int) -> list
     case = workload.case(name)
     engine, manifest = grounder.engine, grounder.bundle.manifest
     with tempfile.TemporaryDirectory(prefix="devil-profile-") as folder:
-        tracing = TracingOnnxRuntime(engine.provider, engine.threads, prefix=str(Path(folder) / name))
+        tracing = TracingOnnxRuntime(engine.threads, prefix=str(Path(folder) / name))
         spec = contract(grounder.bundle.config)[case.graph]
         runner = tracing.load(grounder.bundle.path(case.graph), spec, manifest.graph_precision(case.graph))
         target = runner

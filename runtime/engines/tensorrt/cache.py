@@ -81,10 +81,9 @@ class CachePool:
 class TensorRtCache:
     """KV cache of some rows; see `devil.runtime.engines.base.KVCache`. Its capacity is the engine's from the start."""
 
-    def __init__(self, runner: TensorRtRunner, pool: CachePool, rows: int, capacity: int):
+    def __init__(self, runner: TensorRtRunner, pool: CachePool, rows: int):
         self.rows, self.capacity = rows, pool.capacity
         self._runner = runner
-        self.grow(capacity)
         self._memory = pool.take(rows)
         weakref.finalize(self, pool.put, self._memory)
 

@@ -77,8 +77,8 @@ class TensorRtRunner:
             output.memory.used_until(done)
         return TensorRtPending(self.device, self.spec.name, outputs, done, [*feeds.values()])
 
-    def cache(self, rows: int, capacity: int) -> TensorRtCache:
-        return TensorRtCache(self, self._pool, rows, capacity)
+    def cache(self, rows: int, capacity: int) -> TensorRtCache:  # noqa: ARG002 - it has the engine's capacity
+        return TensorRtCache(self, self._pool, rows)
 
     def takes(self, sizes: Mapping[str, int]) -> bool:
         return chosen(self.profiles, sizes) is not None
