@@ -42,6 +42,11 @@ class Messages:
         return telling[-1] if telling else "it gave no reason"
 
 
+def telling(text: str) -> str:
+    """The lines of a text that may be a reason, as one."""
+    return " ".join(" ".join(line.split()) for line in text.splitlines() if line.strip() and not _is_noise(line))
+
+
 def _is_noise(line: str) -> bool:
     return any(noise in line for noise in _NOISE)
 

@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from devil.errors import EngineError
-from devil.export.tensorrt.messages import Messages
+from devil.export.tensorrt.messages import Messages, telling
 from devil.export.tensorrt.prepared import FLOATS, Prepared
 
 _TYPES = {"FLOAT": "float32", "HALF": "float16", "BF16": "bfloat16"}
@@ -98,7 +98,7 @@ def _refused(trt: ModuleType, parser: Any, path: Path, messages: Messages) -> En
     operator = getattr(error, "node_operator", "")
     operator = operator() if callable(operator) else operator
     node = error.node_name() or operator or "the file"
-    reason = " ".join(error.desc().split()) or messages.reason()
+    reason = telling(error.desc()) or messages.reason()
     mend = "export the bundle again, or use a newer TensorRT"
     if operator in _OLDEST:
         mend = f"{operator} needs TensorRT {_OLDEST[operator]} or newer; --graphs leaves this graph to ONNX Runtime"

@@ -18,8 +18,15 @@ CUSTOM = "devil"  # the domain of our operator
 DEFORMABLE = "MultiScaleDeformableAttention"
 FLOATS = ("float32", "float16", "bfloat16")
 
-# Operators that must arrive in the network as one layer each, because TensorRT has fast kernels for them whole.
-NATIVE = {"Attention": "ATTENTION_INPUT", "TensorScatter": "KV_CACHE_UPDATE", "RotaryEmbedding": "ROTARY_EMBEDDING"}
+# Operators that must arrive in the network as one layer each: those that TensorRT has fast kernels for whole, and those
+# that say where integers and 8-bit floats are.
+NATIVE = {
+    "Attention": "ATTENTION_INPUT",
+    "TensorScatter": "KV_CACHE_UPDATE",
+    "RotaryEmbedding": "ROTARY_EMBEDDING",
+    "QuantizeLinear": "QUANTIZE",
+    "DequantizeLinear": "DEQUANTIZE",
+}
 _AGAIN = "export the bundle again"
 
 

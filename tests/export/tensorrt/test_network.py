@@ -151,7 +151,11 @@ def test_plugins_override_functions_of_their_name_where_this_parser_can(layers, 
     ("operator", "mend"), [("TensorScatter", "needs TensorRT 10.15 or newer; --graphs"), ("Add", "export the bundle")]
 )
 def test_a_refused_node_is_named_with_what_helps(operator, mend):
-    parser = type("Refusing", (Parser,), {"refused": (ParserError("node_5", operator, "no\n  such thing"),)})
+    parser = type(
+        "Refusing",
+        (Parser,),
+        {"refused": (ParserError("node_5", operator, "no\n  such thing\n\n[x] CUDA driver version is insufficient"),)},
+    )
     with pytest.raises(EngineError) as refused:
         parsed_network(fake_tensorrt(parser), builder_of(Network([])), prepared(), PATH, Messages())
     line = str(refused.value)
