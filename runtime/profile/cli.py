@@ -19,10 +19,12 @@ from devil.progress import ProgressBars
 from devil.prompt import checked_sentence
 from devil.runtime.doctor.facts import read_driver_apart
 from devil.runtime.doctor.system import read_system
+from devil.runtime.engines.choice import EngineName
 from devil.runtime.limits import Limits
 from devil.runtime.profile.contender import Setup
-from devil.runtime.profile.measuring import Amount, measure
+from devil.runtime.profile.measuring import measure
 from devil.runtime.profile.report import text
+from devil.runtime.profile.turns import Amount
 from devil.runtime.reference_bundle import reference_bundle
 from devil.video import probe
 
@@ -44,8 +46,10 @@ class ProfileOptions:
         tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="BUNDLE", help_behavior_hint="")
     ] = ()
     """Folders that devil-export wrote, of one checkpoint. By default the reference checkpoint's bundle."""
-    engine: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME")] = ("onnxruntime",)
-    """Engines to run each of them on."""
+    engine: tuple[EngineName, ...] = ("auto",)
+    """Engines to run each of them on, one or several; devil-ground --help says what they are."""
+    trust_engines: Flag = False
+    """Run TensorRT engines without comparing them with ONNX Runtime on their first use here."""
     video: File = None
     """Video to measure with. By default the shipped clip."""
     sentence: Text = None
@@ -110,7 +114,7 @@ def name_contenders(bundles: tuple[Path, ...], options: ProfileOptions) -> dict[
     """
     limits = Limits(options.max_frames, options.max_tokens, options.context)
     setups = [
-        Setup(bundle, engine, options.threads, limits, not options.ignore_memory)
+        Setup(bundle, engine, options.threads, limits, not options.ignore_memory, options.trust_engines)
         for bundle, engine in itertools.product(bundles, options.engine)
     ]
     if len(set(setups)) < len(setups):

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 
 from devil.contract import GRAPHS
-from devil.runtime.engines.base import KVCache
+from devil.engine_profile import BATCHES, named_sizes
+from devil.runtime.engines.base import AsyncRunner, KVCache
+from devil.runtime.engines.choice import EngineName
 from devil.runtime.limits import NO_LIMITS, Limits
 from devil.runtime.pipeline import Grounder
 from devil.runtime.profile.memory import peak_memory, resident_memory
@@ -28,29 +30,43 @@ class Setup:
         threads: CPU threads; 0 for all cores.
         limits: what a video may take.
         check_memory: refuse what is estimated not to fit.
+        trust_engines: run TensorRT engines that were not judged on this machine.
     """
 
     bundle: Path
-    engine: str = "onnxruntime"
+    engine: EngineName = "auto"
     threads: int = 0
     limits: Limits = NO_LIMITS
     check_memory: bool = True
+    trust_engines: bool = False
+
+
+def open_grounder(setup: Setup) -> Grounder:
+    return Grounder.open(
+        setup.bundle,
+        threads=setup.threads,
+        limits=setup.limits,
+        check_memory=setup.check_memory,
+        engine=setup.engine,
+        trust_engines=setup.trust_engines,
+    )
 
 
 class Contender:
     """A loaded bundle.
 
+    Args:
+        open_: loads it.
+
     Raises:
         DevilError: the bundle or the engine cannot be used here.
     """
 
-    def __init__(self, setup: Setup):
+    def __init__(self, setup: Setup, open_: Callable[[Setup], Grounder] = open_grounder):
         self.setup = setup
         self._empty = resident_memory()
         start = time.perf_counter()
-        self.grounder = Grounder.open(
-            setup.bundle, threads=setup.threads, limits=setup.limits, check_memory=setup.check_memory
-        )
+        self.grounder = open_(setup)
         self._opened = time.perf_counter() - start
         self._loaded = resident_memory()
         self._cache: KVCache | None = None
@@ -84,6 +100,22 @@ class Contender:
         """What the graphs are fed for that sentence."""
         return record(self.grounder, video, sentence)
 
+    def most_tokens(self) -> int | None:
+        """The most tokens of one run of the language graph; None: any number."""
+        runner = self.grounder.language
+        return runner.most("S", {}) if isinstance(runner, AsyncRunner) else None
+
+    def most_frames(self, workload: Workload) -> dict[str, int | None]:
+        """The most frames of one run of each graph, in the workload's other sizes; None: any number."""
+        found = {}
+        for case in workload.cases:
+            runner = getattr(self.grounder, case.graph)
+            if isinstance(runner, AsyncRunner) and case.unit == "frames":
+                sizes = named_sizes(runner.spec, case.shapes)
+                (dimension,) = sizes.keys() & set(BATCHES)
+                found[case.name] = runner.most(dimension, {name: sizes[name] for name in sizes if name != dimension})
+        return found
+
     def take(self, workload: Workload) -> None:
         """Gets the runs that are to be measured, and fills the cache that they need."""
         self._workload = workload
@@ -105,8 +137,8 @@ class Contender:
         found = self._run(case)()
         return {name: np.array(array, np.float32 if array.dtype.kind == "f" else None) for name, array in found.items()}
 
-    def layers(self, case: str, times: int) -> list[dict[str, Any]]:
-        """Seconds of every layer of a case, the slowest first."""
+    def layers(self, case: str, times: int) -> list[dict[str, Any]] | None:
+        """Seconds of every layer of a case, the slowest first; None where the engine does not tell."""
         from devil.runtime.profile.layers import layers_of
 
         return layers_of(self.grounder, self._workload, case, times, self._cache)

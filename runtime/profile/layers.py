@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
-from devil.errors import EngineError
 from devil.runtime.engines.base import KVCache
 from devil.runtime.pipeline import Grounder
 from devil.runtime.profile.workload import Workload
@@ -32,15 +31,17 @@ class Layer:
 
 def layers_of(
     grounder: Grounder, workload: Workload, case: str, times: int, cache: KVCache | None = None
-) -> list[dict[str, Any]]:
-    """The layers of a case as JSON values, the slowest first.
+) -> list[dict[str, Any]] | None:
+    """The layers of a case as JSON values, the slowest first; None where the engine does not tell.
+
+    ONNX Runtime's CUDA provider is such a one: its profiler times when kernels are sent, not how long they run.
 
     Args:
         times: how many runs the median is taken of.
         cache: of the language graph, filled with the workload's prefix.
 
     Raises:
-        EngineError: this engine does not tell.
+        EngineError: what it tells cannot be read.
     """
     from devil.runtime.engines.onnxruntime import OnnxRuntimeEngine
     from devil.runtime.engines.tensorrt.engine import TensorRtEngine
@@ -54,7 +55,7 @@ def layers_of(
         run = cache.run_uncaptured if chosen.graph == "language" else runner.run
         found = layers_tensorrt.trace(runner, lambda: run(chosen.feeds), times)
     else:
-        raise EngineError(f"{grounder.engine.name} does not tell the time of its layers", "leave out --layers")
+        return None
     return [asdict(layer) for layer in sorted(found, key=lambda layer: -layer.seconds)]
 
 

@@ -1,11 +1,11 @@
-"""The measurement: contenders side by side, in turns, so that a slow moment of the machine hits all of them."""
+"""The measurement: contenders side by side, and what comes out as one document."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from dataclasses import asdict
+from typing import Any
 
 from devil.bundle import read_manifest
 from devil.contract import contract
@@ -15,38 +15,9 @@ from devil.runtime.profile.accuracy import compare
 from devil.runtime.profile.contender import Setup
 from devil.runtime.profile.latency import Latency
 from devil.runtime.profile.layers import by_kind
+from devil.runtime.profile.turns import Amount, Caller, common_workload, runs_in_turns, whole_runs
 from devil.runtime.profile.worker import Worker
 from devil.runtime.profile.workload import Case, Workload
-
-_TURN = 5  # runs of one contender before the next one's turn
-
-
-class Caller(Protocol):
-    """A contender, here or in another process."""
-
-    name: str
-
-    def call(self, method: str, *arguments: Any) -> Any: ...
-
-
-@dataclass(frozen=True)
-class Amount:
-    """How much is measured.
-
-    Attributes:
-        runs: of the whole pipeline, behind one that warms up.
-        iterations: most runs of each graph, behind `warm_up` that do not count.
-        seconds: most time for one graph of one contender; at least one run is always made.
-        layers: runs of which the layers' times are taken; 0 leaves the layers out.
-        accuracy: compare what the contenders compute with the first one's.
-    """
-
-    runs: int = 5
-    iterations: int = 50
-    warm_up: int = 5
-    seconds: float = 20.0
-    layers: int = 0
-    accuracy: bool = False
 
 
 def measure(
@@ -80,11 +51,9 @@ def measure_all(
     progress: Progress = no_progress,
 ) -> dict[str, Any]:
     """As `measure`, of contenders that are open."""
-    stages = _stages(callers, video, sentence, amount, progress)
-    workload: Workload = callers[0].call("record", video, sentence)
-    for caller in callers:
-        caller.call("take", workload)
-    graphs = {case.name: _turns(callers, case, amount, progress) for case in workload.cases}
+    stages = whole_runs(callers, video, sentence, amount, progress)
+    workload = common_workload(callers, video, sentence)
+    graphs = {case.name: runs_in_turns(callers, case, amount, progress) for case in workload.cases}
     memory = {caller.name: caller.call("memory") for caller in callers}  # before layers load a second session
     contenders = []
     for caller in callers:
@@ -101,42 +70,6 @@ def measure_all(
         "contenders": contenders,
         "accuracy": _accuracy(callers, setups, workload, progress) if amount.accuracy else None,
     }
-
-
-def _stages(
-    callers: Sequence[Caller], video: str, sentence: str, amount: Amount, progress: Progress
-) -> dict[str, dict[str, list[float]]]:
-    """Seconds per contender and stage; the first run of each is not counted."""
-    seconds: dict[str, dict[str, list[float]]] = {caller.name: {} for caller in callers}
-    for turn in range(amount.runs + 1):
-        progress("whole runs", turn, amount.runs + 1)
-        for caller in callers:
-            told = caller.call("stages", video, sentence)
-            for stage, value in told.items() if turn else ():
-                seconds[caller.name].setdefault(stage, []).append(value)
-    progress("whole runs", amount.runs + 1, amount.runs + 1)
-    return seconds
-
-
-def _turns(callers: Sequence[Caller], case: Case, amount: Amount, progress: Progress) -> dict[str, list[float]]:
-    """Seconds of a case per contender, measured in turns."""
-    for caller in callers:
-        if amount.warm_up:
-            caller.call("measure", case.name, amount.warm_up, amount.seconds / 4)
-    seconds: dict[str, list[float]] = {caller.name: [] for caller in callers}
-    while True:
-        open_ = [caller for caller in callers if _goes_on(seconds[caller.name], amount)]
-        progress(case.name, min(map(len, seconds.values())), amount.iterations)
-        if not open_:
-            return seconds
-        for caller in open_:
-            done = seconds[caller.name]
-            turn = min(_TURN, amount.iterations - len(done))
-            done += caller.call("measure", case.name, turn, amount.seconds - sum(done))
-
-
-def _goes_on(done: Sequence[float], amount: Amount) -> bool:
-    return len(done) < amount.iterations and (not done or sum(done) < amount.seconds)
 
 
 def _graph_values(case: Case, latency: Latency) -> dict[str, Any]:
@@ -161,7 +94,8 @@ def _add_layers(
         for done, case in enumerate(workload.cases):
             progress("layers", index * len(workload.cases) + done, total)
             layers = caller.call("layers", case.name, times)
-            values["layers"][case.name] = {"kinds": by_kind(layers), "layers": layers}
+            if layers is not None:
+                values["layers"][case.name] = {"kinds": by_kind(layers), "layers": layers}
     progress("layers", total, total)
 
 

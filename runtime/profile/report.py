@@ -73,6 +73,8 @@ def _graphs(contenders: Sequence[Values]) -> list[str]:
 
 def _layers(contender: Values) -> list[str]:
     lines = []
+    if not contender["layers"]:
+        return [f"{contender['name']}: {contender['engine']} does not tell the time of its layers"]
     for case, found in contender["layers"].items():
         total = sum(kind["seconds"] for kind in found["kinds"]) or 1.0
         kinds = [

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 
 from devil.errors import UsageError
-from devil.runtime.engines.base import Arrays, GraphRunner, KVCache, stacked
+from devil.runtime.engines.base import Arrays, AsyncRunner, Feeds, GraphRunner, KVCache, Pending, stacked
 from devil.runtime.pipeline import Grounder
 
 CaseName = Literal["vision", "prefill", "decode", "backbone", "grounder"]
@@ -64,6 +64,17 @@ class Workload:
     def case(self, name: str) -> Case:
         return next(case for case in self.cases if case.name == name)
 
+    def cut(self, most: Mapping[str, int | None]) -> Workload:
+        """With at most so many frames per case; None leaves them."""
+
+        def shortened(case: Case) -> Case:
+            count, axis = most.get(case.name), _FRAMES.get(case.name)
+            if axis is None or count is None or count >= case.items:
+                return case
+            return replace(case, feeds={**case.feeds, axis: case.feeds[axis][:count]}, items=count)
+
+        return replace(self, cases=tuple(map(shortened, self.cases)))
+
 
 def record(grounder: Grounder, video: str, sentence: str) -> Workload:
     """Answers a sentence and keeps what the graphs were fed.
@@ -75,7 +86,9 @@ def record(grounder: Grounder, video: str, sentence: str) -> Workload:
     recorder = _Recorder()
     recording = copy.copy(grounder)
     for name in ("vision", "language", "backbone", "grounder"):
-        setattr(recording, name, _Recording(getattr(grounder, name), recorder))
+        runner = getattr(grounder, name)
+        kind = _AsyncRecording if isinstance(runner, AsyncRunner) else _Recording
+        setattr(recording, name, kind(runner, recorder))
     encoded = recording.encode(video, sentences=[sentence])
     read = len(recorder.language)
     encoded.ground(sentence)
@@ -88,7 +101,10 @@ class _Recorder:
 
     first: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
     language: list[dict[str, np.ndarray]] = field(default_factory=list)
-    capacity: int = 0
+
+    def add(self, graph: str, feeds: Feeds) -> None:
+        if graph not in self.first:
+            self.first[graph] = {name: np.array(stacked(feed)) for name, feed in feeds.items()}
 
     def workload(self, read: int) -> Workload:
         """Of the language graph's runs the first `read` read the video and the sentence; decoding follows."""
@@ -103,8 +119,8 @@ class _Recorder:
         longest = max(range(len(prefix)), key=lambda index: (sizes[index], index))
         cases["prefill"] = Case("prefill", "language", prefix[longest], sizes[longest], "tokens")
         cases["decode"] = Case("decode", "language", _next_token(prefix[-1]), 1, "tokens")
-        end = cases["decode"].feeds["mask"].shape[-1]
-        return Workload(tuple(cases[name] for name in CASES), tuple(prefix), max(self.capacity, end))
+        slots = cases["decode"].feeds["mask"].shape[-1]
+        return Workload(tuple(cases[name] for name in CASES), tuple(prefix), slots)
 
 
 def _next_token(feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -123,19 +139,31 @@ def _next_token(feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 class _Recording:
-    """A runner whose feeds are kept; without an asynchronous side, so that nothing passes it by."""
+    """A runner whose feeds are kept."""
 
     def __init__(self, inner: GraphRunner, recorder: _Recorder):
         self.spec, self.precision = inner.spec, inner.precision
         self._inner, self._recorder = inner, recorder
 
-    def run(self, feeds: Arrays) -> dict[str, np.ndarray]:
-        if self.spec.name not in self._recorder.first:
-            self._recorder.first[self.spec.name] = {name: np.array(stacked(feed)) for name, feed in feeds.items()}
+    def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
+        self._recorder.add(self.spec.name, feeds)
         return self._inner.run(feeds)
 
     def cache(self, rows: int, capacity: int) -> KVCache:
         return _RecordingCache(self._inner.cache(rows, capacity), self._recorder)
+
+
+class _AsyncRecording(_Recording):
+    """The same of a runner on a device, whose limits the pipeline must know."""
+
+    _inner: AsyncRunner
+
+    def submit(self, feeds: Feeds) -> Pending:
+        self._recorder.add(self.spec.name, feeds)
+        return self._inner.submit(feeds)
+
+    def most(self, dimension: str, sizes: Mapping[str, int]) -> int | None:
+        return self._inner.most(dimension, sizes)
 
 
 class _RecordingCache:
@@ -149,7 +177,6 @@ class _RecordingCache:
 
     def run(self, feeds: Arrays) -> dict[str, np.ndarray]:
         self._recorder.language.append({name: np.array(feed) for name, feed in feeds.items()})
-        self._recorder.capacity = self._inner.capacity
         return self._inner.run(feeds)
 
     def grow(self, capacity: int) -> None:

@@ -8,15 +8,23 @@ SENTENCE = "the red circle"
 
 
 @pytest.fixture(scope="session")
-def contender(bundle, clip_path):
-    found = Contender(Setup(bundle, threads=1))
-    found.take(found.record(str(clip_path), SENTENCE))
+def recorded(bundle, clip_path):
+    """A contender and its workload; loaded once."""
+    found = Contender(Setup(bundle, "onnxruntime", threads=1))
+    return found, found.record(str(clip_path), SENTENCE)
+
+
+@pytest.fixture
+def workload(recorded):
+    return recorded[1]
+
+
+@pytest.fixture
+def contender(recorded):
+    """With its cache filled anew: a test may have given it other runs."""
+    found, workload = recorded
+    found.take(workload)
     return found
-
-
-@pytest.fixture(scope="session")
-def workload(contender):
-    return contender._workload
 
 
 @pytest.fixture

@@ -8,7 +8,8 @@ import pytest
 from devil.errors import EngineError
 from devil.runtime.profile.contender import Setup
 from devil.runtime.profile.latency import Latency
-from devil.runtime.profile.measuring import Amount, measure_all
+from devil.runtime.profile.measuring import measure_all
+from devil.runtime.profile.turns import Amount
 from devil.runtime.profile.worker import Worker
 from tests.runtime.profile.conftest import SENTENCE
 
@@ -37,6 +38,7 @@ class FakeCaller:
             "record": self.workload,
             "memory": {"loaded": 1, "peak": 2},
             "describe": {"engine": "fake"},
+            "most_frames": {},
         }.get(method)
 
 
