@@ -101,10 +101,10 @@ class ICudaEngine:
 
 class IExecutionContext:
     def __init__(self, engine, strategy):
-        self._engine, self._needs_memory = engine, strategy == "USER_MANAGED"
+        self._engine, self._needs_memory, self.strategy = engine, strategy == "USER_MANAGED", strategy
         self.engine, self.profiler = engine, None
         self._profile, self._shapes, self._addresses, self._allocators = None, {}, {}, {}
-        self._changed, self.runs = True, 0
+        self._changed = True
 
     def set_device_memory(self, memory, size):
         assert memory % 256 == 0
@@ -166,7 +166,6 @@ class IExecutionContext:
         waiting = {name: allocator for name, allocator in self._allocators.items() if name not in addresses}
 
         def work():
-            self.runs += 1
             outputs = self._compute(shapes, addresses, on_host)
             for name, array in outputs.items():
                 if name in addresses:
@@ -226,6 +225,8 @@ def make_module(machine, version="11.1.0", rtx=False):
     module.Runtime, module.ILogger, module.DataType = Runtime, ILogger, DataType
     module.IOutputAllocator, module.IProfiler = IOutputAllocator, IProfiler
     module.LayerInformationFormat = types.SimpleNamespace(JSON="JSON", ONELINE="ONELINE")
+    module.libraries = {}  # path → handle
+    module.get_plugin_registry = lambda: types.SimpleNamespace(load_library=module.libraries.get)
     module.Builder = object  # a package without it is a stub
     module.TensorIOMode = types.SimpleNamespace(INPUT=INPUT, OUTPUT=OUTPUT)
     module.TensorLocation = types.SimpleNamespace(DEVICE=DEVICE, HOST=HOST)
@@ -235,6 +236,7 @@ def make_module(machine, version="11.1.0", rtx=False):
 
 
 def install(monkeypatch, machine, version="11.1.0", rtx=False):
+    """Puts the fake where the runtime looks; returns the module."""
     from devil.runtime.engines.tensorrt import api
 
     module = make_module(machine, version, rtx)

@@ -2,7 +2,10 @@
 
 import json
 import shutil
+import subprocess
+import sys
 import types
+from importlib import metadata
 
 import numpy as np
 import pytest
@@ -22,6 +25,7 @@ from devil.runtime.pipeline import Grounder
 from tests import engines, fake_cuda, fake_tensorrt
 
 SENTENCES = ["the red circle", "a blue square that appears"]
+RTX = "1.7.1.116"
 pytestmark = pytest.mark.usefixtures("gpu")
 
 
@@ -30,8 +34,9 @@ def gpu():
     """A machine with a fake GPU and a fake TensorRT."""
     with pytest.MonkeyPatch.context() as patch:
         machine, library = fake_cuda.install(patch)
-        fake_tensorrt.install(patch, machine)
-        yield types.SimpleNamespace(machine=machine, library=library)
+        trt = fake_tensorrt.install(patch, machine)
+        fake_tensorrt.install(patch, machine, RTX, rtx=True)
+        yield types.SimpleNamespace(machine=machine, library=library, trt=trt)
     cuda_device.open_device.cache_clear()
     api.open_api.cache_clear()
 
@@ -290,10 +295,81 @@ def test_a_missing_package_is_named(built, monkeypatch):
     assert held is not None
 
 
+def test_tensorrt_rtx_captures_by_itself(small, gpu):
+    engines.add_engine(small, "language", backend="tensorrt-rtx", version=RTX)
+    launches, spec = gpu.machine.launches, contract(small.config)["language"]
+    engine = TensorRtEngine(small, "tensorrt-rtx", NumericGate())
+    runner = engine.load(small.path("language"), spec, "fp32")  # the gate decodes
+    assert gpu.machine.launches == launches
+    assert runner.contexts.of(1).strategy.cuda_graph_strategy == "WHOLE_GRAPH_CAPTURE"
+
+
+def test_a_driver_too_old_for_tensorrt_is_told_with_what_it_serves(built, gpu, monkeypatch):
+    def refuse(logger):
+        logger.log(fake_tensorrt.ILogger.Severity.ERROR, "CUDA initialization failure with error: 35")
+        raise TypeError("factory function returned nullptr")
+
+    monkeypatch.setattr(gpu.trt, "Runtime", refuse)
+    told = r"tensorrt 11\.1\.0 does not start \(CUDA .* error: 35\): install a driver .* this one serves CUDA 13\.0"
+    with pytest.raises(EngineError, match=told) as error:
+        TensorRtEngine(built, "tensorrt", NumericGate())
+    assert one_line(error)
+
+
+def test_the_plugin_is_loaded_or_refused_by_name(gpu, monkeypatch, tmp_path):
+    plugin, opened = tmp_path / "libdevil_msda_tensorrt.so", api.open_api("tensorrt")
+    monkeypatch.setattr(api, "candidates", lambda _name: [])
+    api.load_plugin.cache_clear()
+    with pytest.raises(EngineError, match=r"libdevil_msda_tensorrt\.so is missing, and the engine needs it: build it"):
+        api.load_plugin(opened)
+    monkeypatch.setattr(api, "candidates", lambda _name: [plugin])
+    with pytest.raises(EngineError, match=r"refuses the plugin .*build it again for this TensorRT"):
+        api.load_plugin(opened)
+    gpu.trt.libraries[str(plugin)] = 1
+    api.load_plugin(opened)
+    api.load_plugin.cache_clear()
+
+
+def skip_without_rtx():
+    """The module is faked in this process, so whether it is installed is asked by its distribution."""
+    try:
+        metadata.version("tensorrt-rtx-cu13-bindings")
+    except metadata.PackageNotFoundError:
+        pytest.skip("TensorRT-RTX is not installed")
+
+
+REAL = """
+from devil.errors import EngineError
+from devil.runtime.engines.tensorrt.allocator import output_allocator
+from devil.runtime.engines.tensorrt.api import DTYPES, open_api
+api = open_api("tensorrt-rtx")
+trt = api.trt
+assert set(DTYPES) <= set(trt.DataType.__members__)
+assert trt.ExecutionContextAllocationStrategy.USER_MANAGED and trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+assert trt.TensorLocation.HOST and trt.TensorIOMode.INPUT
+runtime = api.wanted(trt.Runtime(api.logger), "Runtime")
+try:
+    with api.explained("it cannot be loaded", "build it again"):
+        api.wanted(runtime.deserialize_cuda_engine(bytes(4096)), "deserialize_cuda_engine")
+    raise AssertionError("zeros were taken for an engine")
+except EngineError as error:
+    assert "magicTag" in str(error) and "build it again" in str(error), error
+output_allocator(api, "x", lambda name, size: None)
+"""
+
+
+@pytest.mark.tensorrt
+def test_the_real_bindings_take_what_we_give_them_and_say_what_is_wrong():
+    skip_without_rtx()
+    done = subprocess.run([sys.executable, "-c", REAL], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.tensorrt
 @pytest.mark.parametrize("name", ["ICudaEngine", "IExecutionContext"])
 def test_the_fake_has_no_call_that_the_bindings_lack(name):
-    real = pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
-    own = {call for call in vars(getattr(fake_tensorrt, name)) if not call.startswith("_")} - {"runs"}
-    assert own <= set(dir(getattr(real, name)))
-    assert {kind.name for kind in fake_tensorrt.DataType} <= set(real.DataType.__members__)
+    skip_without_rtx()
+    code = f"import json, tensorrt_rtx as trt; print(json.dumps(dir(trt.{name})))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    own = {call for call in vars(getattr(fake_tensorrt, name)) if not call.startswith("_")}
+    assert own <= set(json.loads(done.stdout))
