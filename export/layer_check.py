@@ -20,7 +20,7 @@ from devil.export.mapped import fill_mapped
 from devil.export.onnx_file import check_file, store_model
 from devil.export.plan import Plan
 from devil.export.spot_check import check_stored
-from devil.export.verify import METHOD, Fidelity, check_budget, compare
+from devil.export.verify import METHOD, Fidelity, compare, judged
 from devil.fidelity import Measures, worst
 from devil.model.fitting import EMBEDDING, HEAD, empty_model
 from devil.model.weights import Entry, WeightSource
@@ -57,9 +57,8 @@ def verify_layers(path: Path, builder: GraphBuilder, plan: Plan) -> Fidelity:
     language = builder.model.devil.language
     measures = [_compare_layer(path.parent, builder, plan, layer) for layer in sorted({0, language.layers - 1})]
     found = worst(measures)
-    check_budget("language", found, plan.budget("language"))
     method = f"first and last of {language.layers} layers, each with {min(WORDS, language.vocab)} words, and samples of"
-    return Fidelity(f"{method} the stored weights: {METHOD[plan.language]}, unoptimised", found)
+    return judged("language", f"{method} the stored weights: {METHOD[plan.language]}, unoptimised", found, plan)
 
 
 def _compare_layer(folder: Path, builder: GraphBuilder, plan: Plan, layer: int) -> Measures:

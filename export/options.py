@@ -57,6 +57,10 @@ class ExportOptions:
     embedding_bits: Annotated[Bits | None, tyro.conf.arg(help_behavior_hint="")] = None
     """int8 and int4: bits of the token embedding, 16 for no integers. By default those of the precision."""
 
+    accept: Flag = False
+    """Write the bundle even if a graph differs from PyTorch by more than its precision may. The manifest then says
+    so."""
+
     engines: tyro.conf.OmitArgPrefixes[EngineOptions] = field(default_factory=EngineOptions)
 
     force: Flag = False

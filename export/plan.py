@@ -25,6 +25,7 @@ class Plan:
         linked: the language model's weights stay in the checkpoint's files.
         quantise: chooses the integers, and what the manifest says of it.
         search: what the manifest says of that choice.
+        accept: graphs that are worse than their budget are written all the same.
     """
 
     precision: BundlePrecision
@@ -33,6 +34,7 @@ class Plan:
     linked: bool = False
     quantise: Quantiser = nearest
     search: str = SEARCH
+    accept: bool = False
 
     @classmethod
     def of_options(cls, options: ExportOptions) -> Plan:
@@ -50,7 +52,7 @@ class Plan:
         if options.scheme and options.link_weights:
             raise UsageError(f"{options.precision} weights are not in the checkpoint", "leave --link-weights out")
         language = options.activations or "fp16" if options.scheme else options.precision
-        return cls(options.precision, language, options.scheme, options.link_weights)
+        return cls(options.precision, language, options.scheme, options.link_weights, accept=options.accept)
 
     @classmethod
     def of(cls, precision: BundlePrecision) -> Plan:

@@ -13,7 +13,7 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
-from devil.contract import FLOAT, BundlePrecision, Precision, contract, key_name, value_name
+from devil.contract import FLOAT, Precision, contract, key_name, value_name
 from devil.errors import ExportFidelityError
 from devil.export import sampling
 from devil.export.emulation import EmulateBf16
@@ -44,10 +44,12 @@ class Fidelity:
     Attributes:
         method: how the graph was run.
         measures: each measure's worst over all cases (see devil.fidelity).
+        accepted: what is worse than its budget and was accepted all the same.
     """
 
     method: str
     measures: Measures
+    accepted: tuple[str, ...] = ()
 
 
 def verify(path: Path, name: str, model: DevilModel, plan: Plan, frame_size: FrameSize = None) -> Fidelity:
@@ -61,14 +63,13 @@ def verify(path: Path, name: str, model: DevilModel, plan: Plan, frame_size: Fra
         frame_size: (height, width) that the detector's graphs are fixed to.
 
     Raises:
-        ExportFidelityError: a measure is out of its budget.
+        ExportFidelityError: a measure is out of its budget, and the plan does not accept that.
     """
     check_file(path)
-    precision, budget = plan.floats(name), plan.budget(name)
+    precision = plan.floats(name)
     large = data_path(path).exists() and data_path(path).stat().st_size > LEAN_FROM
     measures = compare(path, name, model, precision, frame_size, lean=large)
-    check_budget(name, measures, budget)
-    return Fidelity(METHOD[precision] + (", unoptimised" if large else ""), measures)
+    return judged(name, METHOD[precision] + (", unoptimised" if large else ""), measures, plan)
 
 
 def compare(
@@ -85,16 +86,19 @@ def compare(
         return worst(list(comparisons[name](graph, model, frame_size)))
 
 
-def check_budget(name: str, measures: Measures, budget: BundlePrecision) -> None:
-    """
+def judged(name: str, method: str, measures: Measures, plan: Plan) -> Fidelity:
+    """What the comparison of a graph found, held against the budget of its precision.
+
     Raises:
-        ExportFidelityError: a measure is worse than that precision may be.
+        ExportFidelityError: a measure is worse than that precision may be, and the plan does not accept that.
     """
-    broken = over_budget(measures, budget)
-    if broken:
+    broken, precision = over_budget(measures, plan.budget(name)), plan.budget(name)
+    if broken and not plan.accept:
         raise ExportFidelityError(
-            f"graph {name} in {budget} differs from PyTorch: {', '.join(broken)}", "try another --precision"
+            f"graph {name} in {precision} differs from PyTorch: {', '.join(broken)}",
+            "try another --precision, or --accept to write it all the same; its manifest then says so",
         )
+    return Fidelity(method, measures, tuple(broken))
 
 
 class _Graph:

@@ -1,5 +1,6 @@
 """Bundles of a small random model: what is in them, how they run, and what refuses to be written."""
 
+import dataclasses
 import importlib.util
 import json
 import shutil
@@ -18,11 +19,11 @@ from devil.export import bundle as exporting
 from devil.export import sampling, verify
 from devil.export.bundle import export, write_bundle
 from devil.export.cli import main
-from devil.fidelity import BUDGETS
 from devil.export.graphs import GraphBuilder
 from devil.export.onnx_file import save_model
 from devil.export.options import ExportOptions
 from devil.export.plan import Plan
+from devil.fidelity import BUDGETS
 from devil.files import sha256
 from tests.tiny import tiny_config, tiny_model, traced_alike
 
@@ -114,6 +115,14 @@ def test_a_graph_out_of_budget_fails_and_leaves_nothing(builder, checkpoint, tmp
     with pytest.raises(ExportFidelityError, match="graph vision in fp32 differs from PyTorch: relative"):
         write_bundle(planted, Plan.of("fp32"), checkpoint / "tokenizer.json", "tiny", tmp_path / "b")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_graph_out_of_budget_can_be_accepted_and_the_manifest_says_so(builder, checkpoint, tmp_path):
+    planted = traced_alike(builder, tiny_model(seed=1))
+    plan = dataclasses.replace(Plan.of("fp32"), accept=True)
+    write_bundle(planted, plan, checkpoint / "tokenizer.json", "tiny", tmp_path / "b")
+    fidelity = json.loads((tmp_path / "b" / "manifest.json").read_text())["fidelity"]
+    assert {phrase.split()[0] for phrase in fidelity["vision"]["accepted"]} == {"relative", "cosine"}
 
 
 @pytest.mark.usefixtures("stand_ins")
