@@ -99,6 +99,19 @@ def read_driver(library: Any = None, root: Path = Path("/")) -> Driver:
     return Driver(gpus, newest, version, "" if gpus else "the driver finds no NVIDIA GPU")
 
 
+def memory_in_use(library: Any = None) -> int | None:
+    """Bytes of the GPU that this thread computes on which are taken, by whomever; None where it computes on none.
+
+    Args:
+        library: CUDA's driver library, opened; by default the system's.
+    """
+    cuda = library or _open()
+    free, total = ctypes.c_size_t(), ctypes.c_size_t()
+    if cuda is None or cuda.cuMemGetInfo_v2(ctypes.byref(free), ctypes.byref(total)):
+        return None
+    return total.value - free.value
+
+
 def _open() -> ctypes.CDLL | None:
     for name in ("nvcuda.dll",) if sys.platform == "win32" else ("libcuda.so.1", "libcuda.so"):
         try:

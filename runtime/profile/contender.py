@@ -12,6 +12,7 @@ import numpy as np
 
 from devil.contract import GRAPHS
 from devil.engine_profile import BATCHES, named_sizes
+from devil.gpu import memory_in_use
 from devil.runtime.engines.base import AsyncRunner, KVCache
 from devil.runtime.engines.choice import EngineName
 from devil.runtime.limits import NO_LIMITS, Limits
@@ -86,9 +87,10 @@ class Contender:
         }
 
     def memory(self) -> dict[str, int | None]:
-        """Bytes of this process: what loading took, and the most it ever held. None where the system does not tell."""
+        """Bytes: what loading added to this process, the most it ever held, and what is taken of the GPU it computes
+        on, by whomever. None where the system does not tell, or there is no GPU."""
         loaded = self._loaded - self._empty if self._loaded is not None and self._empty is not None else None
-        return {"loaded": loaded, "peak": peak_memory()}
+        return {"loaded": loaded, "peak": peak_memory(), "gpu": memory_in_use()}
 
     def stages(self, video: str, sentence: str) -> dict[str, float]:
         """Seconds of every stage of one sentence about a video that nobody looked at before, and of all (`total`)."""

@@ -33,10 +33,11 @@ def _contenders(contenders: Sequence[Values]) -> list[str]:
             _megabytes(values["weight_bytes"]),
             _megabytes(values["memory"]["loaded"]),
             _megabytes(values["memory"]["peak"]),
+            _megabytes(values["memory"]["gpu"]),
         )
         for values in contenders
     ]
-    return _table(("contender", "engine", "opened in", "weights", "loaded", "peak memory"), rows)
+    return _table(("contender", "engine", "opened in", "weights", "loaded", "peak memory", "GPU in use"), rows)
 
 
 def _stages(contenders: Sequence[Values]) -> list[str]:

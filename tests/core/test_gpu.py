@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 import pytest
 
-from devil.gpu import Driver, Gpu, read_driver
+from devil.gpu import Driver, Gpu, memory_in_use, read_driver
 
 ORIN = Gpu("Orin", "sm87", 64 << 30, integrated=True)
 H200 = Gpu("NVIDIA H200", "sm90", 141 << 30)
@@ -48,6 +48,12 @@ class FakeCuda:
         value._obj.value = {75: int(gpu.capability[2:-1]), 76: int(gpu.capability[-1]), 18: gpu.integrated}[attribute]
         return 0
 
+    def cuMemGetInfo_v2(self, free, total):  # noqa: N802
+        if not self.gpus:
+            return 201  # CUDA_ERROR_INVALID_CONTEXT
+        free._obj.value, total._obj.value = self.gpus[0].bytes - (5 << 30), self.gpus[0].bytes
+        return 0
+
 
 @pytest.fixture
 def root(tmp_path):
@@ -74,6 +80,11 @@ def test_a_driver_that_does_not_start_says_what_to_do(root, status, problem, men
     assert problem in found.problem
     assert mend in found.mend
     assert found.cuda == (12, 8)
+
+
+def test_memory_in_use_is_told_where_the_thread_has_a_gpu():
+    assert memory_in_use(FakeCuda((H200,))) == 5 << 30
+    assert memory_in_use(FakeCuda()) is None
 
 
 def test_a_container_without_the_gpus_is_told_from_a_machine_without_a_driver(root, tmp_path, monkeypatch):

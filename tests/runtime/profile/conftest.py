@@ -42,7 +42,7 @@ def document():
             "engine": "onnxruntime",
             "open_seconds": 0.5,
             "weight_bytes": 30_000_000,
-            "memory": {"loaded": None, "peak": 200_000_000},
+            "memory": {"loaded": None, "peak": 200_000_000, "gpu": 3_000_000_000},
             "stages": {stage: latency(factor * seconds) for stage, seconds in stages.items()},
             "graphs": {
                 case: {**latency(factor * p50), "items": items, "unit": unit, "per_second": items / (factor * p50)}
