@@ -4,7 +4,7 @@ being as they were.
 Losses go from 0 to 1:
     rst   1 − mean cosine of the RSTs
     text  share of the read-out tokens that would be others
-    box   1 − mean IoU of each frame's best box with the original's
+    box   1 − mean IoU of the original's boxes with those that match them, weighted by how likely each is meant
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ import numpy as np
 
 from devil.bundle import Bundle
 from devil.calibration.captures import Captures, Run
+from devil.calibration.graph_error import detection_error
 from devil.calibration.language.passes import asked_rows
 from devil.clip import load_clip
 from devil.config import DevilConfig, level_shapes
 from devil.contract import contract
 from devil.errors import CalibrationError
-from devil.metrics import box_iou
 from devil.runtime.engines.base import GraphRunner
 from devil.runtime.engines.onnxruntime import OnnxRuntimeEngine
 
@@ -47,15 +47,15 @@ class BoxTask:
         self._frames = [_question(run, captures) for run in captures.runs("backbone", clips)]
         self._frames = [question for question in self._frames if question is not None]
         self._features = [run.feeds for run in captures.runs("grounder", clips)]
-        self._of_frames = [_best(self._ground(feeds)) for feeds in self._features]
+        self._of_frames = [self._ground(feeds) for feeds in self._features]
         backbone = _load(bundle, "backbone", threads)
-        self._of_pixels = [_best(self._from_pixels(backbone.run, feeds)) for feeds in self._frames]
+        self._of_pixels = [self._from_pixels(backbone.run, feeds) for feeds in self._frames]
 
     def backbone(self, run: Graph) -> dict[str, float]:
-        return _box_loss([_best(self._from_pixels(run, feeds)) for feeds in self._frames], self._of_pixels)
+        return _box_loss([self._from_pixels(run, feeds) for feeds in self._frames], self._of_pixels)
 
     def grounder(self, run: Graph) -> dict[str, float]:
-        return _box_loss([_best(run(feeds)) for feeds in self._features], self._of_frames)
+        return _box_loss([run(feeds) for feeds in self._features], self._of_frames)
 
     def _from_pixels(self, backbone: Graph, question: Arrays) -> Arrays:
         features = backbone({"frames": question["frames"]})["features"]
@@ -180,16 +180,10 @@ def _load(bundle: Bundle, graph: str, threads: int) -> GraphRunner:
     return OnnxRuntimeEngine(threads=threads).load(bundle.path(graph), spec, precision)
 
 
-def _best(found: Arrays) -> np.ndarray:
-    """The likeliest box of each frame as corners, float64 [N, 4]; nan where its logits are no numbers."""
-    logits, boxes = found["logits"].astype(np.float64), found["boxes"].astype(np.float64)
-    best = np.take_along_axis(boxes, logits.argmax(1)[:, None, None], 1)[:, 0]
-    best[~np.isfinite(logits).all(1)] = np.nan
-    return np.concatenate([best[:, :2] - best[:, 2:] / 2, best[:, :2] + best[:, 2:] / 2], 1)
-
-
-def _box_loss(found: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> dict[str, float]:
-    return {"box": float(1 - box_iou(np.concatenate(found), np.concatenate(expected)).mean()) if expected else 0.0}
+def _box_loss(found: Sequence[Arrays], expected: Sequence[Arrays]) -> dict[str, float]:
+    frames = [len(one["logits"]) for one in expected]
+    errors = [detection_error(ours, theirs) for ours, theirs in zip(found, expected, strict=True)]
+    return {"box": float(np.average(errors, weights=frames)) if frames else 0.0}
 
 
 def _joined(readouts: Sequence[Readout]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

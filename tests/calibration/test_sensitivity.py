@@ -13,13 +13,16 @@ from devil.bundle import open_bundle, write_manifest
 from devil.calibration.capture import record
 from devil.calibration.captures import CalibrationClip, Run
 from devil.calibration.graph import GraphCalibration
+from devil.calibration.graph_error import relative_error
 from devil.calibration.language.calibrate import LanguageRecipe, calibrate_language
 from devil.calibration.options import CalibrateOptions
+from devil.calibration.sensitivity import mixed
 from devil.calibration.sensitivity.assignment import Option, assign, most_saving, within
 from devil.calibration.sensitivity.language import LanguageTask
 from devil.calibration.sensitivity.log import TrialLog
 from devil.calibration.sensitivity.mixed import MixedChoice, MixedPrecision, chosen_layers, language_scheme, limits
-from devil.calibration.sensitivity.tasks import Readout, replaced_tokens, replay, word_losses
+from devil.calibration.sensitivity.tasks import BoxTask, Readout, WordTask, _load, replaced_tokens, replay, word_losses
+from devil.calibration.sessions import open_session
 from devil.calibration.verdict.budget import Budget
 from devil.data.clips import picture_size
 from devil.data.scene import make_scene
@@ -141,31 +144,40 @@ def test_a_planted_bad_layer_of_the_language_model_keeps_its_bits(tmp_path):
 
 @pytest.fixture(scope="module")
 def recorded(bundle, tmp_path_factory):
-    """The small model's bundle with an outlier planted in its backbone, what it was fed, and the planted layer."""
+    """The small model's bundle with an outlier planted in its backbone, what it was fed, the planted layer, and the
+    same without the outlier."""
     folder = tmp_path_factory.mktemp("planted")
-    shutil.copytree(bundle, folder / "bundle")
-    model = ir.load(folder / "bundle" / "backbone.onnx")
-    planted = plant_outlier(model)
-    (folder / "bundle" / "backbone.onnx.data").unlink()
-    original = ir.load(bundle / "backbone.onnx")
-    assert len(original.graph) == len(model.graph)
-    records = store_model(model, folder / "bundle" / "backbone.onnx")
-    manifest = open_bundle(bundle).manifest
-    write_manifest(folder / "bundle", replace(manifest, files={**manifest.files, **records}))
+    planted = planted_bundle(bundle, folder / "planted", 500)
+    planted_bundle(bundle, folder / "plain", 1)
     clips = []
     for seed in (3, 8):
         scene = make_scene(seed, "calibration")
         write_scene(folder / f"{seed}.mp4", scene, picture_size(scene, 90))
         clips.append(CalibrationClip(folder / f"{seed}.mp4", (scene.queries[0].sentence,)))
     options = CalibrateOptions(threads=1, clips=2, frames_per_clip=2)
-    captures = record(folder / "bundle", clips, folder / "captures", options, [], no_progress)
-    return open_bundle(folder / "bundle"), captures, planted
+    captures = record(folder / "planted", clips, folder / "captures", options, [], no_progress)
+    return open_bundle(folder / "planted"), captures, planted, open_bundle(folder / "plain")
 
 
-def plant_outlier(model):
-    """Makes one input of a feed-forward 500 times as large and its weights as much smaller; the layer's name.
+def planted_bundle(bundle, output, factor):
+    """Writes a bundle whose backbone has a planted outlier; the layer's name."""
+    shutil.copytree(bundle, output)
+    (output / "backbone.onnx.data").unlink()
+    model = ir.load(bundle / "backbone.onnx")
+    name = plant_outlier(model, factor)
+    for value in model.graph.initializers.values():  # the file of weights is written anew
+        value.const_value = ir.tensor(value.const_value.numpy().copy(), name=value.name)
+    records = store_model(model, output / "backbone.onnx")
+    manifest = open_bundle(bundle).manifest
+    write_manifest(output, replace(manifest, files={**manifest.files, **records}))
+    return name
 
-    What the graph computes stays the same, but eight bits for all inputs are then nothing for the others.
+
+def plant_outlier(model, factor):
+    """Makes one input of a feed-forward `factor` times as large and its weights as much smaller; the layer's name.
+
+    What the graph computes stays the same, but eight bits for all inputs are then nothing for the others. Before that
+    all weights of the layer are made 400 times as large: random ones add next to nothing to the sum around them.
     """
     for node in model.graph:
         producer = node.inputs[0].producer() if node.op_type == "MatMul" else None
@@ -173,30 +185,53 @@ def plant_outlier(model):
             continue
         if node.inputs[1].const_value is None:
             continue
-        for value, factor, rows in ((producer.inputs[1], 500, False), (producer.inputs[2], 500, False),
-                                    (node.inputs[1], 1 / 500, True)):  # fmt: skip
-            changed = value.const_value.numpy().copy()
-            changed[0] *= factor
-            assert changed.ndim == (2 if rows else 1)
+        for value, of_one, of_all in ((producer.inputs[1], factor, 1), (producer.inputs[2], factor, 1),
+                                      (node.inputs[1], 1 / factor, 400)):  # fmt: skip
+            changed = value.const_value.numpy() * np.float32(of_all)
+            changed[0] *= of_one
             value.const_value = ir.tensor(changed, name=value.name)
-        for value in model.graph.initializers.values():  # the file of weights is written anew
-            value.const_value = ir.tensor(value.const_value.numpy().copy(), name=value.name)
         return node.name
     raise AssertionError("no feed-forward behind a norm")
 
 
-def test_a_planted_outlier_of_a_traced_graph_keeps_its_floats(recorded, tmp_path):
-    bundle, captures, planted = recorded
+class Features:
+    """Stands in for `BoxTask`: boxes of a random detector jump at any change, its features do not.
+
+    Args:
+        bundle, captures: as there.
+    """
+
+    def __init__(self, bundle, captures, _threads=1):
+        self._frames = [run.feeds for run in captures.runs("backbone")]
+        session = open_session(ir.load(bundle.path("backbone")), bundle.folder, threads=1)
+        self._expected = [session.run(["features"], dict(feeds))[0] for feeds in self._frames]
+
+    def backbone(self, run):
+        pairs = zip(self._frames, self._expected, strict=True)
+        return {"box": max(relative_error(run(feeds)["features"], expected) for feeds, expected in pairs)}
+
+
+def test_a_planted_outlier_of_a_traced_graph_keeps_its_floats(recorded, tmp_path, monkeypatch):
+    monkeypatch.setattr(mixed, "BoxTask", Features)
+    bundle, captures, planted, plain = recorded
     calibration = GraphCalibration(bundle, "backbone", captures, tmp_path, threads=1)
-    allowed = limits(Budget(box=0.9))
+    allowed = {"box": 0.08, "rst": 1, "text": 1}
     found = MixedPrecision(bundle, captures, tmp_path, allowed, threads=1).graph(calibration, "max")
     assert len(found.options) == len(calibration.layers)
-    worst = max(found.options, key=lambda one: one.losses["box"])
-    assert worst.layer == planted
+    losses = {one.layer: one.losses["box"] for one in found.options}
+    assert max(losses, key=losses.__getitem__) == planted
     assert planted not in found.lowered
-    assert found.lowered
-    assert found.assignment.losses["box"] <= allowed["box"] / 2
+    assert len(found.lowered) > len(losses) / 2
+    assert found.assignment.losses["box"] <= 0.04
     assert [bar.kept for bar in found.bars() if bar.label == planted] == [True]
+
+    # It is the outlier's fault: the layer of the same function without it loses next to nothing.
+    without = GraphCalibration(plain, "backbone", captures, tmp_path / "plain", threads=1)
+    layers = {layer: "int8" for layer in without.layers if layer.name == planted}
+    session = open_session(without.quantised(layers, "max"), plain.folder, threads=1)
+    task = Features(plain, captures)
+    lost = task.backbone(lambda feeds: {"features": session.run(["features"], dict(feeds))[0]})["box"]
+    assert lost < losses[planted] / 5
 
     lowered = calibration.quantised(chosen_layers(found, calibration.layers, "int8"), "max")
     kinds = {node.name: node.inputs[1].producer() for node in lowered.graph if node.op_type == "MatMul"}
@@ -209,10 +244,23 @@ def test_a_planted_outlier_of_a_traced_graph_keeps_its_floats(recorded, tmp_path
     assert again.graph(calibration, "max") == found
 
 
-def test_a_recording_read_again_says_what_it_said(recorded):
-    bundle, captures, _ = recorded
-    from devil.calibration.sensitivity.tasks import WordTask, _load
+def test_boxes_of_other_features_are_lost_and_those_of_the_same_are_not(recorded):
+    bundle, captures, _, _ = recorded
+    session = open_session(ir.load(bundle.path("backbone")), bundle.folder, threads=1)
+    task = BoxTask(bundle, captures, threads=1)
 
+    def features(feeds):
+        return {"features": session.run(["features"], dict(feeds))[0]}
+
+    assert task.backbone(features) == pytest.approx({"box": 0}, abs=1e-4)
+    assert task.backbone(lambda feeds: {"features": -features(feeds)["features"]})["box"] > 0.1
+    ground = _load(bundle, "grounder", 1).run
+    assert task.grounder(ground) == pytest.approx({"box": 0}, abs=1e-4)
+    assert task.grounder(lambda feeds: ground({**feeds, "rst": -feeds["rst"]}))["box"] > 0.01
+
+
+def test_a_recording_read_again_says_what_it_said(recorded):
+    bundle, captures, _, _ = recorded
     task = WordTask(bundle, captures, threads=1)
     assert task.vision(_load(bundle, "vision", 1).run) == pytest.approx({"rst": 0, "text": 0}, abs=1e-6)
 
