@@ -35,7 +35,7 @@ class ActivationReader:
         model = model.clone()
         values = {value.name: value for node in model.graph for value in node.outputs}
         self._inputs = [value.name for value in model.graph.inputs if value.name in names]
-        self._read = [name for name in names if name not in self._inputs]
+        self._read = [name for name in dict.fromkeys(names) if name not in self._inputs]
         outputs = {value.name for value in model.graph.outputs}
         for name in self._read:
             if name not in values:

@@ -64,11 +64,11 @@ def record(
             except (VideoError, SentenceError) as error:
                 problems.append(str(error))
                 continue
-            kept, left_out = _affordable(recorder.runs, _allowance(options, clips))
+            kept, left_out = affordable(recorder.runs, _allowance(options, clips))
             write_clip(folder, number, clips[number], kept, answers, left_out)
     progress("recording", len(clips), len(clips))
     captures = Captures(folder)
-    _check(captures, problems, options)
+    check_recorded(captures, problems, options)
     return captures
 
 
@@ -106,7 +106,7 @@ def _allowance(options: CalibrateOptions, clips: Sequence[CalibrationClip]) -> i
     return options.capture_mb * 1_000_000 // len(clips)
 
 
-def _affordable(runs: Sequence[Run], allowance: int) -> tuple[list[Run], list[str]]:
+def affordable(runs: Sequence[Run], allowance: int) -> tuple[list[Run], list[str]]:
     """Runs of as many graphs as the allowance holds, the smallest first, and the graphs that it does not."""
     sizes = {
         graph: sum(array.nbytes for run in runs if run.graph == graph for array in run.feeds.values())
@@ -120,10 +120,11 @@ def _affordable(runs: Sequence[Run], allowance: int) -> tuple[list[Run], list[st
     return [run for run in runs if run.graph not in left_out], left_out
 
 
-def _check(captures: Captures, problems: Sequence[str], options: CalibrateOptions) -> None:
-    """
+def check_recorded(captures: Captures, problems: Sequence[str], options: CalibrateOptions) -> None:
+    """Whether every graph that is to be quantised was recorded.
+
     Raises:
-        CalibrationError: a graph has nothing to be calibrated on.
+        CalibrationError: one was not.
     """
     if not captures.clips:
         raise CalibrationError(f"no clip can be used ({problems[0] if problems else 'none is left'})", "name others")

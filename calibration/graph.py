@@ -14,6 +14,7 @@ from devil.calibration.captures import Captures
 from devil.calibration.forms import Form
 from devil.calibration.graph_error import graph_error
 from devil.calibration.layers import Layer, find_layers
+from devil.calibration.loading import load_graph
 from devil.calibration.observing import observe
 from devil.calibration.qdq import InsertQDQ
 from devil.calibration.ranges import RULES, Rule, threshold
@@ -49,7 +50,7 @@ class GraphCalibration:
         progress: Progress = no_progress,
     ):
         self.bundle, self.graph, self.captures, self.threads = bundle, graph, captures, threads
-        self.model = ir.load(bundle.path(graph))
+        self.model = load_graph(bundle.path(graph))
         self.layers = find_layers(self.model)
         self.histograms = observe(bundle, graph, {one.input for one in self.layers}, captures, work, threads, progress)
         self._expected: list[dict[str, np.ndarray]] | None = None

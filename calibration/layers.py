@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 #   box        an MLP that ends in the four numbers of a box
 #   offsets    sampling offsets and attention weights of deformable attention
 #   proposals  what proposals are scored with, up to the top-k
-#   last       makes a graph's output, with no residual connection around it
+#   last       makes a graph's output, or an MLP that does, with no residual connection around it
 #   down       the second half of a feed-forward, behind GELU or ReLU
 #   linear     everything else: projections of attention, the first half of a feed-forward
 Role = Literal["text", "first", "box", "offsets", "proposals", "last", "down", "linear"]
@@ -60,13 +60,13 @@ class Layer:
 def find_layers(model: ir.Model) -> list[Layer]:
     """All layers of a graph, in its order."""
     layers = {node: axis for node in model.graph if (axis := _output_axis(node)) is not None}
-    boxes = _box_layers(layers)
+    boxes, last = _box_layers(layers), _last_layers(layers)
     found = []
     for node, axis in layers.items():
         shape = node.inputs[1].const_value.shape.numpy()
         outputs = shape[axis]
         inputs = node.inputs[1].const_value.size // outputs
-        role = "box" if node in boxes and not _on_text(node) else _role(node, layers)
+        role = "box" if node in boxes and not _on_text(node) else _role(node, layers, last)
         found.append(Layer(node.name, role, node.inputs[0].name, node.inputs[1].name, axis, outputs, inputs))
     return found
 
@@ -86,7 +86,7 @@ def _output_axis(node: ir.Node) -> int | None:
     return 0 if transposed else 1
 
 
-def _role(node: ir.Node, layers: dict[ir.Node, int]) -> Role:
+def _role(node: ir.Node, layers: dict[ir.Node, int], last: set[ir.Node]) -> Role:
     if _on_text(node):
         return "text"
     if any(value.is_graph_input() and value.dtype is not None and value.dtype.name == _PIXELS for value in
@@ -97,8 +97,7 @@ def _role(node: ir.Node, layers: dict[ir.Node, int]) -> Role:
         return "offsets"
     if _scores_proposals(node, layers):
         return "proposals"
-    ends = [value for user, _ in _downstream(node.outputs[0], layers, _is_residual) for value in user.outputs]
-    if any(value.is_graph_output() for value in [node.outputs[0], *ends]):
+    if node in last:
         return "last"
     producer = node.inputs[0].producer()
     return "down" if producer is not None and producer.op_type in _ACTIVATIONS else "linear"
@@ -119,6 +118,19 @@ def _box_layers(layers: dict[ir.Node, int]) -> set[ir.Node]:
         if users and users <= boxes and all(user in layers or user.op_type in _BETWEEN for user, _ in reached):
             boxes.add(node)
     return boxes
+
+
+def _last_layers(layers: dict[ir.Node, int]) -> set[ir.Node]:
+    """Layers that make a graph's output past no residual connection, and those that lead to nothing else."""
+    last: set[ir.Node] = set()
+    for node in reversed(list(layers)):
+        reached = [user for user, _ in _downstream(node.outputs[0], layers, _is_residual)]
+        made = [node.outputs[0], *(value for user in reached if user not in layers for value in user.outputs)]
+        following = {user for user in reached if user in layers}
+        alone = bool(following) and following <= last and not any(_is_residual(user) for user in reached)
+        if alone or any(value.is_graph_output() for value in made):
+            last.add(node)
+    return last
 
 
 def _scores_proposals(node: ir.Node, layers: dict[ir.Node, int]) -> bool:

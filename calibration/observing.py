@@ -13,6 +13,7 @@ from devil.bundle import Bundle
 from devil.calibration.activations import ActivationReader, one_by_one
 from devil.calibration.captures import Captures
 from devil.calibration.histogram import Histogram
+from devil.calibration.loading import load_graph
 from devil.errors import CalibrationError
 from devil.files import atomic_file
 from devil.progress import Progress
@@ -33,15 +34,13 @@ def observe(
         CalibrationError: a value holds what is no number; it is named.
         OutputError: the disk is full.
     """
-    import onnx_ir as ir
-
     names = sorted(names)
     path = work / f"histograms-{graph}.npz"
     key = _key(bundle, graph, names, captures)
     found = _read(path, key, names)
     if found is not None:
         return found
-    reader = ActivationReader(ir.load(bundle.path(graph)), names, bundle.folder, threads)
+    reader = ActivationReader(load_graph(bundle.path(graph)), names, bundle.folder, threads)
     histograms = {name: Histogram() for name in names}
     total = captures.count(graph)
     for done, run in enumerate(captures.runs(graph)):

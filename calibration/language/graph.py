@@ -19,6 +19,7 @@ from devil.calibration.language.calibrate import SEARCH, LanguageRecipe, calibra
 from devil.calibration.language.decoder import Read
 from devil.calibration.language.passes import LanguagePass
 from devil.calibration.language.stored import CalibratedWeights
+from devil.calibration.loading import load_graph
 from devil.contract import FLOAT
 from devil.errors import BundleError
 from devil.export.language import build_language
@@ -35,13 +36,11 @@ def bundle_weights(bundle: Bundle) -> Read:
     Raises:
         BundleError: its weights are integers already.
     """
-    import onnx_ir as ir
-
     if "language" in bundle.manifest.quantisation:
         raise BundleError(
             f"{bundle.folder} is quantised already", "calibrate a bundle of fp32 or fp16 that devil-export wrote"
         )
-    values = ir.load(bundle.path("language")).graph.initializers
+    values = load_graph(bundle.path("language")).graph.initializers
 
     def read(key: str) -> Tensor:
         return torch.from_numpy(values[key].const_value.numpy().copy())

@@ -1,0 +1,197 @@
+"""Calibrated bundles: what they hold, that they run, and what is refused."""
+
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from devil.bundle import open_bundle
+from devil.calibration.activations import ActivationReader, one_by_one
+from devil.calibration.bundle import check_source, write_calibrated
+from devil.calibration.forms import GRIDS
+from devil.calibration.gpus import check_gpu
+from devil.calibration.graph import GraphCalibration
+from devil.calibration.observing import observe
+from devil.calibration.parts import quantised_part
+from devil.calibration.rules import chosen_by_rule
+from devil.errors import CalibrationError, DevilError
+from devil.progress import no_progress
+from devil.runtime.engines.onnxruntime import OnnxRuntimeEngine
+from devil.runtime.pipeline import Grounder
+
+QUANTISED = ("vision", "backbone", "grounder")
+
+
+@pytest.fixture(scope="module")
+def graphs(recording):
+    return {name: GraphCalibration(recording.bundle, name, recording.captures, recording.work, 1) for name in QUANTISED}
+
+
+@pytest.fixture(scope="module")
+def parts(graphs):
+    return {
+        name: quantised_part(graph, chosen_by_rule(graph.layers, "int8"), "mse", {}, "by rule")
+        for name, graph in graphs.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def calibrated(recording, parts, tmp_path_factory):
+    output = tmp_path_factory.mktemp("calibrated") / "int8"
+    write_calibrated(recording.bundle, output, "int8", parts)
+    return output
+
+
+def test_the_bundle_says_what_was_quantised_and_keeps_the_rest(recording, calibrated):
+    bundle, source = open_bundle(calibrated), recording.bundle
+    assert bundle.precision == "int8"
+    assert set(bundle.manifest.quantisation) == set(QUANTISED)
+    assert {bundle.manifest.graph_precision(graph) for graph in QUANTISED} == {"fp32"}
+    assert bundle.graph_hash("language") == source.graph_hash("language")
+    for graph in QUANTISED:
+        assert bundle.manifest.weight_bytes[graph] < source.manifest.weight_bytes[graph]
+        stored = ir.load(bundle.path(graph)).graph.initializers.values()
+        assert sum(value.const_value.nbytes for value in stored) == bundle.manifest.weight_bytes[graph]
+
+
+def test_the_bundle_answers_as_the_original_does(recording, calibrated):
+    clip = recording.captures.clip(0)
+    answers = [
+        Grounder(bundle, OnnxRuntimeEngine(threads=1)).encode(clip.path).ground(clip.sentences[0])
+        for bundle in (recording.bundle, open_bundle(calibrated))
+    ]
+    assert answers[0].text == answers[1].text
+    cosine = np.dot(answers[0].rst, answers[1].rst) / np.linalg.norm(answers[0].rst) / np.linalg.norm(answers[1].rst)
+    assert cosine > 0.999
+
+
+def test_the_same_recording_gives_the_same_bytes(recording, graphs, parts, calibrated, tmp_path):
+    graph = graphs["vision"]
+    again = quantised_part(graph, chosen_by_rule(graph.layers, "int8"), "mse", {}, "by rule")
+    write_calibrated(recording.bundle, tmp_path / "again", "int8", {**parts, "vision": again})
+    for path in calibrated.iterdir():
+        assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes(), path.name
+
+
+def test_a_calibrated_bundle_is_not_calibrated_again(calibrated):
+    with pytest.raises(CalibrationError, match="is quantised already"):
+        check_source(open_bundle(calibrated))
+
+
+def test_a_bundle_of_bf16_is_refused(recording):
+    bundle = replace(recording.bundle, manifest=replace(recording.bundle.manifest, precision="bf16"))
+    with pytest.raises(CalibrationError, match="bf16"):
+        check_source(bundle)
+
+
+def test_all_range_rules_are_measured_and_the_best_is_taken(graphs):
+    graph = graphs["vision"]
+    chosen = chosen_by_rule(graph.layers, "int8")
+    rule, errors = graph.best_rule(chosen)
+    assert errors[rule] == min(errors.values())
+    assert errors[rule] < 0.1
+    assert len(set(errors.values())) > 1
+
+
+def test_quantising_more_layers_errs_more_and_none_not_at_all(graphs):
+    graph = graphs["vision"]
+    every = dict.fromkeys(graph.layers, "int8")
+    assert graph.error({}, "mse") < 1e-6 < graph.error(chosen_by_rule(graph.layers, "int8"), "mse")
+    assert graph.error(chosen_by_rule(graph.layers, "int8"), "mse") < graph.error(every, "mse")
+
+
+def test_histograms_count_what_the_graph_computes(recording, graphs):
+    """Of one activation, against the values read out of the graph whole."""
+    graph = graphs["backbone"]
+    name = next(layer.input for layer in graph.layers if layer.role == "down")
+    reader = ActivationReader(graph.model, [name], recording.bundle.folder, 1)
+    values = np.concatenate([
+        value.ravel() for run in recording.captures.runs("backbone") for feeds in one_by_one("backbone", run.feeds)
+        for _, value in reader.read(feeds)
+    ])  # fmt: skip
+    found = graph.histograms[name]
+    assert (found.total, found.largest) == (values.size, np.abs(values).max())
+    assert graph.thresholds("max", "int8")[name] == pytest.approx(np.abs(values).max())
+
+
+def test_values_are_read_in_groups_that_fit(recording, graphs, monkeypatch):
+    graph = graphs["grounder"]
+    names = [layer.input for layer in graph.layers]
+    feeds = next(iter(recording.captures.runs("grounder"))).feeds
+    whole = dict(ActivationReader(graph.model, names, recording.bundle.folder, 1).read(feeds))
+    monkeypatch.setattr("devil.calibration.activations.GROUP_BYTES", 20_000)
+    reader = ActivationReader(graph.model, names, recording.bundle.folder, 1)
+    pieces = dict(reader.read(feeds))
+    assert len(reader._grouped(feeds)) > 2
+    assert whole.keys() == pieces.keys() == set(names)
+    for name, values in whole.items():
+        np.testing.assert_array_equal(values, pieces[name])
+
+
+def test_observing_is_not_repeated_unless_something_changed(recording, graphs):
+    names = {layer.input for layer in graphs["vision"].layers}
+    asked = []
+
+    def told(stage, *_count):
+        asked.append(stage)
+
+    observe(recording.bundle, "vision", names, recording.captures, recording.work, 1, told)
+    assert not asked
+    observe(recording.bundle, "vision", set(sorted(names)[1:]), recording.captures, recording.work, 1, told)
+    assert asked
+    observe(recording.bundle, "vision", names, recording.captures, recording.work, 1, no_progress)
+
+
+def test_an_activation_that_is_no_number_is_named(recording, graphs, tmp_path):
+    """A weight of infinity in the middle of the graph: the first layer behind it is told."""
+    graph = graphs["vision"]
+    model, layer = graph.model.clone(), next(one for one in graph.layers if one.role == "linear")
+    value = model.graph.initializers[layer.weight]
+    value.const_value = ir.tensor(np.full(value.const_value.shape.numpy(), np.inf, np.float32), name=layer.weight)
+    folder = tmp_path / "broken"
+    folder.mkdir()
+    for path in recording.bundle.folder.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    ir.save(model, folder / "vision.onnx")
+    bundle = replace(recording.bundle, folder=folder)
+    with pytest.raises(CalibrationError, match=r"tensor \S+ of graph vision .* no numbers"):
+        observe(bundle, "vision", {one.input for one in graph.layers}, recording.captures, tmp_path, 1, no_progress)
+
+
+def test_deformable_attention_is_left_alone_with_its_function(recording, calibrated):
+    found, before = (ir.load(bundle.path("grounder")) for bundle in (open_bundle(calibrated), recording.bundle))
+    assert list(found.functions) == list(before.functions)
+    attention = [node for node in found.graph if node.op_type == "MultiScaleDeformableAttention"]
+    assert len(attention) == Counter(node.op_type for node in before.graph)["MultiScaleDeformableAttention"]
+    for node in attention:  # the points that are sampled are not rounded
+        assert all(value.producer() is None or value.producer().op_type != "DequantizeLinear" for value in node.inputs)
+
+
+def test_a_bundle_of_fp8_stores_such_weights_and_runs(recording, graphs, tmp_path):
+    graph = graphs["vision"]
+    part = quantised_part(graph, chosen_by_rule(graph.layers, "fp8"), "mse", {}, "by rule")
+    stored = [value for value in part.model.graph.initializers.values() if value.dtype == GRIDS["fp8"].ir_type]
+    assert len([value for value in stored if value.shape]) > 4
+    assert part.error < 0.1
+    write_calibrated(recording.bundle, tmp_path / "fp8", "fp8", {"vision": part})
+    bundle, clip = open_bundle(tmp_path / "fp8"), recording.captures.clip(0)
+    answer = Grounder(bundle, OnnxRuntimeEngine(threads=1)).encode(clip.path).ground(clip.sentences[0])
+    assert answer.text == recording.captures.answers(0)[0].text
+
+
+@pytest.mark.parametrize(
+    ("precision", "target", "mend"),
+    [("fp8", "sm86", "int8"), ("int4", "sm75", "int8"), ("int8", "sm70", "fp16"), ("mixed", "sm80", "int8")],
+)
+def test_a_gpu_that_does_not_compute_the_precision_is_refused(precision, target, mend):
+    with pytest.raises(CalibrationError, match=mend):
+        check_gpu(precision, target)
+
+
+def test_gpus_that_do_are_let_through():
+    for precision, target in (("fp8", "sm89"), ("int8", "sm87"), ("int4", "sm120"), ("int8", None)):
+        check_gpu(precision, target)
+    with pytest.raises(DevilError, match="compute capability"):
+        check_gpu("int8", "ampere")

@@ -1,0 +1,72 @@
+"""devil-calibrate from the command line: what it writes, what it refuses, and with which exit code."""
+
+import json
+
+import pytest
+
+from devil.bundle import open_bundle
+from devil.calibration.cli import main
+
+
+@pytest.fixture
+def command(bundle, clips, options, tmp_path):
+    """Calls the command on the clips of the shared recording; returns the exit code."""
+
+    def call(*flags, output=tmp_path / "int8"):
+        given = ("--bundle", bundle, "--annotations", clips, "--work", options.work, "--output", output)
+        fixed = ("--clips", 2, "--frames-per-clip", 2, "--judge-clips", 1, "--threads", 1, "--ranges", "max")
+        return main([str(word) for word in (*given, *fixed, *flags)])
+
+    return call
+
+
+def test_a_result_that_is_accepted_is_written_with_what_speaks_against_it(command, tmp_path, capsys):
+    code = command("--graphs", "vision", "backbone", "--budget", "box=1", "--accept", "--json")
+    out = capsys.readouterr().out
+    assert code == 0
+    report = json.loads(out.splitlines()[-1])
+    manifest = open_bundle(tmp_path / "int8").manifest
+    assert report["bundle"] == str(tmp_path / "int8")
+    assert report["calibrated_on"]["clips"] == 2
+    assert list(manifest.quantisation) == ["vision", "backbone", "accepted"]
+    assert manifest.quantisation["accepted"] == report["verdict"]["complaints"]
+    assert "<svg" in (tmp_path / "int8.verdict.html").read_text()
+    assert json.loads((tmp_path / "int8.verdict.json").read_text()) == report
+
+    assert command("--graphs", "vision", output=tmp_path / "int8") == 1  # a bundle lies there
+    assert main(["--bundle", str(tmp_path / "int8"), "--output", str(tmp_path / "again")]) == 1
+    assert "is quantised already" in capsys.readouterr().err
+
+
+def test_a_result_out_of_its_budget_is_refused_with_what_would_be_within_it(command, tmp_path, capsys):
+    code = command("--graphs", "backbone", "--budget", "box=1")
+    told = capsys.readouterr().err
+    assert code == 1
+    assert not (tmp_path / "int8").exists()
+    assert "box IoU" in told
+    assert "best within the budget" in told
+    assert len(told.strip().splitlines()) == 1
+    assert (tmp_path / "int8.verdict.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "told", "code"),
+    [
+        (("--precision", "fp8", "--target", "sm86"), "sm86 has no 8-bit floats", 1),
+        (("--budget", "speed=1"), "names nothing known", 2),
+        (("--judge-clips", "0"), "--judge-clips is 0", 2),
+        (("--clips", "0"), "--clips is 0", 2),
+        (("--threads", "-1"), "--threads is -1", 2),
+    ],
+)
+def test_bad_options_are_refused_before_the_work(command, flags, told, code, capsys):
+    assert command(*flags) == code
+    assert told in capsys.readouterr().err
+
+
+def test_help_tells_every_flag(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["--help"])
+    assert stopped.value.code == 0
+    shown = capsys.readouterr().out
+    assert all(flag in shown for flag in ("--precision", "--sentences", "--budget", "--accept", "--work"))
