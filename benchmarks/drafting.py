@@ -26,7 +26,7 @@ def drafting_rows(clips: int) -> list[Row]:
             scene = make_scene(seed, "heldout")
             path = Path(folder) / f"{seed}.mp4"
             write_scene(path, scene, picture_size(scene, 128))
-            session = grounder.encode(path)._session
+            session = grounder.encode(path).session
             opening = len(writer.opening())
             prompts = [writer.instruction(query.sentence)[opening:] for query in scene.queries]
             answers = (session.generate(prompts, draft=way) for way in (no_draft, draft))

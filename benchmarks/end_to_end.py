@@ -93,7 +93,7 @@ def language_rows(checkpoint: Path, bundle: Path) -> list[Row]:
     session.prefill(ids[:80].tolist(), visual.numpy())
     errors = []
     for position in range(80, 112):
-        (found,) = session._packed.run([Piece(SHARED, ids[position : position + 1], position, asked=1)])
+        (found,) = session.packed.run([Piece(SHARED, ids[position : position + 1], position, asked=1)])
         errors.append(float(np.abs(found.logits[0] - expected[position]).max()))
     worst = max(errors)
     return [figure("language graph, prefill + 32 steps, max |Δlogit|", worst, "", "≤ 1e-4", worst <= 1e-4)]

@@ -118,21 +118,21 @@ def batch_rows(runner: OnnxRuntimeRunner, rounds: int) -> list[Row]:
 def filled(runner: OnnxRuntimeRunner, length: int, capacity: int = 1024) -> LanguageSession:
     """A session whose prefix is `length` slots of zeros: what they hold does not change what a step costs."""
     session = LanguageSession(runner, CONFIG, capacity)
-    session._packed.slots.claim([SHARED] * length)
+    session.packed.slots.claim([SHARED] * length)
     session.length = length
     return session
 
 
 def decode(session: LanguageSession, sentences: int) -> None:
     """One step of several sentences."""
-    session._packed.run([Piece(owner, [7], session.length, asked=1) for owner in range(sentences)])
-    session._packed.slots.keep_prefix()
+    session.packed.run([Piece(owner, [7], session.length, asked=1) for owner in range(sentences)])
+    session.packed.slots.keep_prefix()
 
 
 def prefill(session: LanguageSession, length: int) -> None:
     """Reads a prefix and asks for the first token behind it."""
-    session._packed.slots.clear()
-    session._packed.run([Piece(SHARED, [5] * length, 0, asked=1)])
+    session.packed.slots.clear()
+    session.packed.run([Piece(SHARED, [5] * length, 0, asked=1)])
 
 
 def _nothing() -> None:

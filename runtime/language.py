@@ -31,14 +31,19 @@ class LanguageSession:
         runner: the loaded language graph; sessions may share it.
         config: the model.
         capacity: slots of the KV cache to begin with; it grows as needed.
+
+    Attributes:
+        length: slots and positions that the prefix fills.
+        packed: the cache row that prefix and sentences share.
+        context: slots there can be.
     """
 
     def __init__(self, runner: GraphRunner, config: DevilConfig, capacity: int = CACHE_STEP):
         self.config = config
-        self.length = 0  # slots and positions the prefix fills
-        self._packed = PackedCache(runner, config.language, capacity)
+        self.length = 0
+        self.packed = PackedCache(runner, config.language, capacity)
         slots = runner.most("M", {}) if isinstance(runner, AsyncRunner) else None
-        self.context = min(config.language.context, slots or config.language.context)  # slots there can be
+        self.context = min(config.language.context, slots or config.language.context)
         self._holder = "engine" if self.context < config.language.context else "model"
 
     def check_prefix(self, length: int) -> None:
@@ -96,13 +101,13 @@ class LanguageSession:
         """
         self.check_prefix(len(token_ids))
         began = time.perf_counter()
-        self.length, self._packed.table = 0, visual_table
-        self._packed.slots.clear()
+        self.length, self.packed.table = 0, visual_table
+        self.packed.slots.clear()
         ids = self._checked(token_ids)
         try:
-            self._packed.run([Piece(SHARED, ids, 0, asked=0)], chunk, on_chunk)
+            self.packed.run([Piece(SHARED, ids, 0, asked=0)], chunk, on_chunk)
         except BaseException:
-            self._packed.slots.clear()  # half a prefix is none
+            self.packed.slots.clear()  # half a prefix is none
             raise
         self.length = len(token_ids)
         return time.perf_counter() - began
@@ -161,7 +166,7 @@ class LanguageSession:
 
     def _checked(self, token_ids: Sequence[int]) -> np.ndarray:
         ids = np.asarray(token_ids, np.int64)
-        vocab, rows = self.config.language.vocab, len(self._packed.table)
+        vocab, rows = self.config.language.vocab, len(self.packed.table)
         wrong = ids[(ids < 0) | (ids >= vocab + rows)]
         if wrong.size:
             raise BundleError(
@@ -179,7 +184,7 @@ class LanguageSession:
             while running := [(owner, decoding) for owner, decoding in enumerate(decodings) if decoding.running]:
                 self._advance(running, chunk)
         finally:
-            self._packed.slots.keep_prefix()
+            self.packed.slots.keep_prefix()
         decoded = time.perf_counter()
         return [decoding.generation(prefilled - began, decoded - prefilled) for decoding in decodings]
 
@@ -188,8 +193,8 @@ class LanguageSession:
         pieces = [
             Piece(owner, decoding.fed, self.length + decoding.position, decoding.asked) for owner, decoding in running
         ]
-        slots = self._packed.slots
-        for (owner, decoding), readout in zip(running, self._packed.run(pieces, chunk), strict=True):
+        slots = self.packed.slots
+        for (owner, decoding), readout in zip(running, self.packed.run(pieces, chunk), strict=True):
             slots.release(readout.slots[decoding.take(readout.logits, readout.hidden) :])
             if not decoding.running:
                 slots.release_all_of(owner)

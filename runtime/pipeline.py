@@ -113,7 +113,13 @@ class Grounder:
 
 
 class Video:
-    """One video (or image) that sentences can be asked about; made by `Grounder.encode`."""
+    """One video (or image) that sentences can be asked about; made by `Grounder.encode`.
+
+    Attributes:
+        clip: what the model sees of it.
+        tubes: its detector.
+        session: its conversation with the language model.
+    """
 
     def __init__(
         self,
@@ -131,13 +137,13 @@ class Video:
         self.tubes = TubeFinder(self.clip, grounder.backbone, grounder.grounder, progress)
         self._opening = grounder.writer.opening(self.clip.info.is_image)
         prefix = self._prefix()
-        self._session = LanguageSession(grounder.language, grounder.config)
-        self._session.check_prefix(len(prefix))
-        self._session.check_sentences([len(self._prompt(sentence)) for sentence in sentences], len(prefix))
+        self.session = LanguageSession(grounder.language, grounder.config)
+        self.session.check_prefix(len(prefix))
+        self.session.check_sentences([len(self._prompt(sentence)) for sentence in sentences], len(prefix))
         with self._watch.stage("vision"):
             table = self._visual_tokens()
         with self._watch.stage("prefill"):
-            self._session.prefill(prefix, table, on_chunk=partial(progress, "reading the prompt"))
+            self.session.prefill(prefix, table, on_chunk=partial(progress, "reading the prompt"))
 
     def ground(
         self,
@@ -199,7 +205,7 @@ class Video:
             on_text(index, writer.decode(heard[index]))
 
         prompts = [self._prompt(sentence) for sentence in sentences]
-        generations = self._session.generate(
+        generations = self.session.generate(
             prompts, sampling=sampling, draft=draft, on_token=on_token if on_text else None
         )
         for said in generations:

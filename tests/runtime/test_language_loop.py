@@ -64,7 +64,7 @@ def test_chunks_do_not_change_the_answer(chunk, runners):
     whole.prefill(ids[:45], table)
     chunked.prefill(ids[:45], table, chunk=chunk)
     (ours,), (theirs,) = (
-        talk._packed.run([Piece(0, ids[45:], 45, asked=9)], size) for talk, size in ((chunked, chunk), (whole, 1000))
+        talk.packed.run([Piece(0, ids[45:], 45, asked=9)], size) for talk, size in ((chunked, chunk), (whole, 1000))
     )
     assert ours.logits.shape == (9, 101)
     np.testing.assert_allclose(ours.logits, theirs.logits, atol=2e-5)
@@ -112,7 +112,7 @@ def test_the_cache_grows_and_keeps_what_it_holds(runners, monkeypatch):
     grown.prefill(ids[:30], table, chunk=4)
     answer = said(grown, ids[30:])
     assert answer.token_ids + (0,) * answer.finished == greedy(config, ids, table, 32)
-    assert grown._packed.cache.capacity == 72  # 41 + 31 slots, in steps of 8
+    assert grown.packed.cache.capacity == 72  # 41 + 31 slots, in steps of 8
 
 
 def test_a_prompt_without_visual_tokens(runners):
@@ -197,13 +197,13 @@ def test_an_id_that_means_nothing_is_refused(runners):
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_overflow_is_an_error_and_not_an_answer(value, runners, monkeypatch):
     talk = session(runners, "head_dim 8")
-    run = talk._packed.cache.run
+    run = talk.packed.cache.run
 
     def overflowing(feeds):
         outputs = run(feeds)
         outputs["logits"][..., 7] = value
         return outputs
 
-    monkeypatch.setattr(talk._packed.cache, "run", overflowing)
+    monkeypatch.setattr(talk.packed.cache, "run", overflowing)
     with pytest.raises(EngineError, match="overflowed: export with --precision fp32 or bf16"):
         said(talk, [2, 3])

@@ -50,7 +50,7 @@ def test_logits_of_packed_sentences_equal_the_reference_of_each(name, chunk, run
     prefix, table = prompt(config, PREFIX, 9)
     whole = questions(name, (5, 2, 11))
     cuts = list(enumerate(zip(whole, (3, 1, 6), strict=True)))
-    packed = talk._packed
+    packed = talk.packed
     first = [Piece(owner, ids[:cut], PREFIX, asked=cut) for owner, (ids, cut) in cuts]
     second = [Piece(owner, ids[cut:], PREFIX + cut, asked=len(ids) - cut) for owner, (ids, cut) in cuts]
     found = zip(packed.run(first, chunk), packed.run(second[::-1], chunk)[::-1], strict=True)
@@ -84,7 +84,7 @@ def test_a_session_is_as_good_as_new_after_a_batch(runners):
     talk = talking(runners, "head_dim 8")
     asked = questions("head_dim 8", (9, 3, 14))
     before = talk.generate(asked)
-    assert talk._packed.slots.used == PREFIX
+    assert talk.packed.slots.used == PREFIX
     for ours, theirs in zip(talk.generate(asked), before, strict=True):
         same(ours, theirs)
     same(talk.generate([asked[1]])[0], before[1])
@@ -94,8 +94,8 @@ def test_the_prefix_is_held_once_however_many_sentences_there_are(runners):
     talk = LanguageSession(runners["head_dim 8"], devil_config(CONFIGS["head_dim 8"], max_new_tokens=4))
     talk.prefill(*prompt(CONFIGS["head_dim 8"], 400, 9))
     talk.generate(questions("head_dim 8", (6,) * 10))
-    assert talk._packed.cache.rows == 1
-    assert talk._packed.cache.capacity == 512  # 400 + 10 · (6 + 4), in steps of 256
+    assert talk.packed.cache.rows == 1
+    assert talk.packed.cache.capacity == 512  # 400 + 10 · (6 + 4), in steps of 256
 
 
 def test_many_sentences_are_answered_group_after_group(runners, monkeypatch):
@@ -157,7 +157,7 @@ def test_a_batch_with_one_sentence_too_long_is_refused_before_anything_is_comput
     talk.prefill(*prompt(config, PREFIX, 9))
     fits, too_long = prompt(config, 24, 0)[0], prompt(config, 25, 0)[0]
     assert len(talk.generate([fits, fits, fits])) == 3  # each by itself fits, whatever the cache row holds in all
-    monkeypatch.setattr(talk._packed, "run", lambda *_: pytest.fail("computed something"))
+    monkeypatch.setattr(talk.packed, "run", lambda *_: pytest.fail("computed something"))
     with pytest.raises(SentenceError, match=r"sentence 3: the video, .* need 65 tokens, the model holds 64.* 1 token"):
         talk.generate([fits, fits, too_long])
     with pytest.raises(SentenceError, match="sentence 2: the prompt behind the video is empty"):
@@ -168,9 +168,9 @@ def test_a_failed_batch_leaves_the_prefix_usable(runners, monkeypatch):
     talk = talking(runners, "head_dim 8")
     asked = questions("head_dim 8", (9, 3))
     before = talk.generate(asked)
-    run = talk._packed.cache.run
+    run = talk.packed.cache.run
     with monkeypatch.context() as patch:
-        patch.setattr(talk._packed.cache, "run", lambda feeds: run(feeds) | {"logits": np.full((1, 2, 101), np.nan)})
+        patch.setattr(talk.packed.cache, "run", lambda feeds: run(feeds) | {"logits": np.full((1, 2, 101), np.nan)})
         with pytest.raises(EngineError, match="overflowed"):
             talk.generate(asked)
     for ours, theirs in zip(talk.generate(asked), before, strict=True):
@@ -180,7 +180,7 @@ def test_a_failed_batch_leaves_the_prefix_usable(runners, monkeypatch):
 def test_a_failed_prefix_is_none(runners, monkeypatch):
     config = CONFIGS["head_dim 8"]
     talk, fresh = (LanguageSession(runners["head_dim 8"], devil_config(config)) for _ in range(2))
-    run, runs = talk._packed.cache.run, []
+    run, runs = talk.packed.cache.run, []
 
     def failing(feeds):
         runs.append(feeds)
@@ -189,7 +189,7 @@ def test_a_failed_prefix_is_none(runners, monkeypatch):
         return run(feeds)
 
     with monkeypatch.context() as patch:
-        patch.setattr(talk._packed.cache, "run", failing)
+        patch.setattr(talk.packed.cache, "run", failing)
         with pytest.raises(EngineError):
             talk.prefill(*prompt(config, PREFIX, 9), chunk=10)
     asked = questions("head_dim 8", (9,))
