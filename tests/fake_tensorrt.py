@@ -96,7 +96,30 @@ class ICudaEngine:
         return types.SimpleNamespace(get_engine_information=lambda kind: told if kind == "JSON" else "")
 
     def create_runtime_config(self):
-        return types.SimpleNamespace(cuda_graph_strategy=None)
+        return IRuntimeConfig()
+
+
+class IRuntimeConfig:
+    """TensorRT-RTX's; its cache of compiled kernels holds what it was given."""
+
+    cuda_graph_strategy = None
+
+    def create_runtime_cache(self):
+        return IRuntimeCache()
+
+    def set_runtime_cache(self, cache):
+        self.cache = cache
+
+
+class IRuntimeCache:
+    kernels = b"compiled"
+
+    def deserialize(self, content):
+        self.kernels += b", " + content
+        return True
+
+    def serialize(self):
+        return self.kernels
 
 
 class IExecutionContext:

@@ -329,3 +329,9 @@ def test_too_little_memory_is_one_line_and_can_be_ignored(capsys, bundle, clip_p
     assert "--ignore-memory" in refused(capsys, clip_path, SENTENCE, "--bundle", bundle)
     code, _, _ = run(capsys, clip_path, SENTENCE, "--bundle", bundle, "--ignore-memory")
     assert code == 0
+
+
+@pytest.mark.parametrize("engine", ["tensorrt", "tensorrt-rtx"])
+def test_an_engine_that_was_not_built_is_refused_with_how_to_build_it(capsys, bundle, clip_path, engine):
+    line = refused(capsys, clip_path, SENTENCE, "--bundle", bundle, "--engine", engine)
+    assert f"has no {engine} engines: devil-build {bundle} --backend {engine}" in line

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from devil.runtime.engines.cuda_device import CudaDevice
 from devil.runtime.engines.tensorrt.api import Api
+from devil.runtime.engines.tensorrt.jit_cache import JitCache
 
 
 class Contexts:
@@ -19,15 +21,19 @@ class Contexts:
         stream: the one that all of them run on.
         purpose: whose activations they are, for the message where memory runs out.
         repeats: runs come again in the same sizes, so that CUDA graphs pay.
+        compiled: file for the kernels that TensorRT-RTX compiles.
     """
 
-    def __init__(self, api: Api, engine: Any, device: CudaDevice, stream: Any, purpose: str, repeats: bool):
+    def __init__(
+        self, api: Api, engine: Any, device: CudaDevice, stream: Any, purpose: str, repeats: bool, compiled: Path
+    ):
         self._api, self._engine, self._stream, self._purpose = api, engine, stream, purpose
         self.repeats = repeats
         self._shared: dict[int, Any] = {}
-        # TensorRT-RTX compiles kernels for the shapes it meets, and keeps memory and CUDA graphs of its own.
-        self._scratch = None
-        if api.backend == "tensorrt":
+        self._scratch = self._config = self._compiled = None
+        if api.backend == "tensorrt-rtx":
+            self._configure(compiled)
+        else:
             self._scratch = device.allocate(engine.device_memory_size_v2, f"activations of {purpose}")
         self.capturable = repeats and self._scratch is not None
 
@@ -51,11 +57,21 @@ class Contexts:
             api.wanted(context.set_optimization_profile_async(profile, self._stream.handle), "profile")
         return context
 
+    def keep_compiled(self) -> None:
+        """Writes the kernels that were compiled so far, where that is how the engine works."""
+        if self._compiled:
+            self._compiled.save()
+
+    def _configure(self, compiled: Path) -> None:
+        """TensorRT-RTX compiles kernels for the shapes it meets, and keeps memory and CUDA graphs of its own."""
+        api = self._api
+        with api.explained(f"graph {self._purpose!r} cannot be prepared"):
+            self._config = api.wanted(self._engine.create_runtime_config(), "create_runtime_config")
+            if self.repeats:
+                self._config.cuda_graph_strategy = api.trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+            self._compiled = JitCache(self._config, compiled)
+
     def _created(self) -> Any:
-        trt = self._api.trt
-        if self._scratch:
-            return self._engine.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
-        config = self._engine.create_runtime_config()
-        if self.repeats:
-            config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
-        return self._engine.create_execution_context(config)
+        if self._config:
+            return self._engine.create_execution_context(self._config)
+        return self._engine.create_execution_context(self._api.trt.ExecutionContextAllocationStrategy.USER_MANAGED)

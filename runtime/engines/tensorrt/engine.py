@@ -56,9 +56,12 @@ class TensorRtEngine:
         content = stored.read()
         with self.api.explained(f"{self.name} cannot load {stored.path.name}", "remove it and build it again"):
             engine = self.api.wanted(self._runtime.deserialize_cuda_engine(content), "deserialize_cuda_engine")
-        runner = TensorRtRunner(self.api, self.device, engine, spec, precision, stored.key.profiles)
+        compiled, here = stored.path.with_suffix(".jit"), machine_name(self.device.gpu, self.device.driver)
+        runner = TensorRtRunner(self.api, self.device, engine, spec, precision, stored.key.profiles, compiled)
         try:
-            self._gate(self._store, stored, runner, path, machine_name(self.device.gpu, self.device.driver))
+            self._gate(self._store, stored, runner, path, here)
         except EngineError as error:
             raise EngineError(f"{stored.path.name}: {error.message}", error.mend) from error
+        if here not in stored.gates:  # the gate has just met every kind of shape
+            runner.contexts.keep_compiled()
         return runner

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ class TensorRtRunner:
     Args:
         engine: TensorRT's, deserialised.
         profiles: the sizes that it was built for, in TensorRT's order.
+        compiled: file for the kernels that TensorRT-RTX compiles.
 
     Raises:
         EngineError: the engine does not follow the contract, or the GPU has no room for its activations.
@@ -44,12 +46,13 @@ class TensorRtRunner:
         spec: GraphSpec,
         precision: Precision,
         profiles: Sequence[Profile],
+        compiled: Path,
     ):
         self.api, self.device, self.spec, self.precision = api, device, spec, precision
         self.profiles = tuple(profiles)
         self.form = Form.of(api, engine, spec, precision, profiles)
         self.stream = device.stream()
-        self.contexts = Contexts(api, engine, device, self.stream, spec.name, repeats=spec.name == "language")
+        self.contexts = Contexts(api, engine, device, self.stream, spec.name, spec.name == "language", compiled)
         self._inputs = Inputs(device, self.form.largest, f"inputs of {spec.name}")
         self._outputs = Outputs(device, f"outputs of {spec.name}")
         self._pool = CachePool(self)
