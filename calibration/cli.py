@@ -13,7 +13,7 @@ from devil.bundle import MANIFEST, read_manifest
 from devil.calibration.options import CalibrateOptions
 from devil.command import run_command
 from devil.errors import CalibrationError, MissingPackageError, UsageError
-from devil.files import sha256, write_text
+from devil.files import write_text
 from devil.progress import Progress, ProgressBars
 
 if TYPE_CHECKING:
@@ -95,8 +95,7 @@ def _judged(
         progress("writing", 0, 1)
         result = recording.work / "result" / output.name
         write_calibrated(recording.bundle, result, options.precision, parts.graphs)
-        work = recording.work / "verdicts" / sha256(result / MANIFEST)[:16]
-        judge = Judge(source, questions, recording.captures, budget, work, options.threads, progress)
+        judge = Judge(source, questions, recording.captures, budget, recording.work, options.threads, progress)
         others = {path.resolve().name: path for path in options.beside}
         verdict = judge.judge(result, others, options.accept)
         if verdict.passed:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from devil.bundle import open_bundle
+from devil.bundle import MANIFEST, open_bundle
 from devil.calibration.captures import CalibrationClip, Captures
 from devil.calibration.verdict.asking import Replies, ask_candidate
 from devil.calibration.verdict.budget import Budget
@@ -19,6 +19,7 @@ from devil.contract import GRAPHS
 from devil.data.moments import Moment
 from devil.errors import CalibrationError
 from devil.evaluation.datasets import Dataset
+from devil.files import sha256
 from devil.progress import Progress, no_progress
 
 MOST_ALTERNATIVES = 3  # that several graphs of a refused result make together
@@ -54,7 +55,7 @@ class Judge:
         questions: what is asked, of clips that were not calibrated on.
         captures: what the graphs are timed with.
         budget: what a candidate may lose.
-        work: folder for the answers, and for bundles that are only tried.
+        work: folder for the answers, which judgements of the same bundle share, and for bundles that are only tried.
         threads: CPU threads.
     """
 
@@ -92,11 +93,11 @@ class Judge:
     def replies(self, name: str) -> Replies:
         """What a candidate answered; without known truths, judged by the original's answers."""
         if name not in self._replies:
-            questions = self._questions
+            questions, path = self._questions, self._paths[name]
+            key = f"{sha256(path / MANIFEST)[:16]}-{questions.dataset.digest[:16]}"
             told = ask_candidate(
-                self._paths[name], questions.dataset, questions.limit, self._work / "asked" / name, self._threads,
-                self._progress,
-            )  # fmt: skip
+                path, questions.dataset, questions.limit, self._work / "asked" / key, self._threads, self._progress
+            )
             if not questions.has_truth:
                 told = judged_by(told, told if name == self.name else self.replies(self.name))
             if not told.asked:
@@ -145,7 +146,7 @@ class Judge:
     def _add(self, result: Path, graphs: list[str]) -> Candidate:
         name = _part_name(result, graphs)
         if name not in self._paths:
-            path = self._work / "parts" / name.replace(" ", "-")
+            path = self._work / "parts" / sha256(result / MANIFEST)[:16] / "-".join(graphs)
             self._paths[name] = compose(path, self._original, open_bundle(result), graphs)
         return self._candidates()[name]
 

@@ -17,9 +17,10 @@ from devil.calibration.verdict.judge import Judge, Questions, judged_by
 from devil.calibration.verdict.timing import Latency
 from devil.contract import GRAPHS
 from devil.errors import CalibrationError
+from devil.evaluation.datasets import Dataset
 from tests.calibration.test_verdict import HALF, ORIGINAL, asked, rst
 
-QUESTIONS = Questions(None, 4)
+QUESTIONS = Questions(Dataset("four", "digest", (), ()), 4)
 
 
 @pytest.fixture(scope="module")
