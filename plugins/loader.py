@@ -70,6 +70,20 @@ def library() -> Path | None:
     return path
 
 
+def cuda_library() -> Path | None:
+    """`library()`, where its operator runs on ONNX Runtime's CUDA provider too.
+
+    Another would take the node from the GPU, because a registered operator wins over the function body.
+    """
+    path = library()
+    return path if path is not None and serves_cuda(path) else None
+
+
+def serves_cuda(path: Path) -> bool:
+    """Whether the library has the operator for ONNX Runtime's CUDA provider; one from before this was asked has not."""
+    return bool(getattr(load(path), "devil_msda_onnxruntime_cuda", lambda: 0)())
+
+
 def lowering() -> str:
     """Which implementation of deformable attention ONNX Runtime runs on this machine's CPU, in words."""
     path = library()

@@ -2,3 +2,4 @@
 #include "msda/c_api.h"
 
 extern "C" int devil_msda_onnxruntime_api(void) { return 0; }
+extern "C" int devil_msda_onnxruntime_cuda(void) { return 0; }

@@ -31,6 +31,14 @@ extern "C" {
 
 int devil_msda_onnxruntime_api(void) { return msda::kOrtApiVersion; }
 
+int devil_msda_onnxruntime_cuda(void) {
+#if defined(MSDA_CUDA)
+  return 1;
+#else
+  return 0;
+#endif
+}
+
 // The domain is never released: sessions made from these options use it for as long as the process lives.
 MSDA_EXPORT OrtStatus* RegisterCustomOps(OrtSessionOptions* options, const OrtApiBase* base) {
   const OrtApi* api = base->GetApi(msda::kOrtApiVersion);

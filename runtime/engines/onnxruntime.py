@@ -74,10 +74,14 @@ class OnnxRuntimeEngine:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
             options.enable_cpu_mem_arena = False
             options.add_session_config_entry("session.disable_prepacking", "1")
-        library = plugins.library()
-        if library is not None:
-            options.register_custom_ops_library(str(library))
+        if self.operators is not None:
+            options.register_custom_ops_library(str(self.operators))
         return options
+
+    @property
+    def operators(self) -> Path | None:
+        """The library with the operator for deformable attention; without one, graphs run the function they carry."""
+        return plugins.library()
 
 
 class OnnxRuntimeRunner:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from devil import plugins
 from devil.contract import GraphSpec, Precision
 from devil.errors import EngineError
 from devil.gpu import read_driver
@@ -61,7 +62,7 @@ class OnnxRuntimeCudaEngine:
             raise EngineError(driver.problem, driver.mend)
         if hasattr(ort, "preload_dlls"):  # CUDA and cuDNN may come from packages, where no loader looks
             ort.preload_dlls()
-        options = OnnxRuntimeEngine(threads=self.threads).options(ort)
+        options = _Sessions(threads=self.threads).options(ort)
         with explained("ONNX Runtime's CUDA provider does not start", _INSTALL):
             session = ort.InferenceSession(IDENTITY, options, providers=[CUDA])
         if CUDA not in session.get_providers():
@@ -73,7 +74,7 @@ class OnnxRuntimeCudaEngine:
         ort = import_onnxruntime()
         if precision == "bf16":
             raise EngineError("ONNX Runtime has too few kernels for bf16", "run bf16 with TensorRT, or export fp16")
-        options = OnnxRuntimeEngine(threads=self.threads).options(ort)
+        options = _Sessions(threads=self.threads).options(ort)
         with explained(f"ONNX Runtime cannot load {path}", "export the bundle again"):
             session = ort.InferenceSession(str(path), options, providers=self._providers())
         check_contract(session, spec, precision, path)
@@ -85,6 +86,14 @@ class OnnxRuntimeCudaEngine:
         self.check()
         # TF32 has a tenth of float32's digits and is on by default; who exports fp32 asks for all of them.
         return [(CUDA, {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}), CPU]
+
+
+class _Sessions(OnnxRuntimeEngine):
+    """Options of sessions on the GPU."""
+
+    @property
+    def operators(self) -> Path | None:
+        return plugins.cuda_library()
 
 
 class CudaRunner(OnnxRuntimeRunner):

@@ -7,7 +7,14 @@ import subprocess
 import pytest
 
 from devil.plugins import library, loader, lowering
-from devil.plugins.loader import FUNCTION_BODY, LibraryRefusedError, check_onnxruntime, load, native_path
+from devil.plugins.loader import (
+    FUNCTION_BODY,
+    LibraryRefusedError,
+    check_onnxruntime,
+    load,
+    native_path,
+    serves_cuda,
+)
 
 needs_library = pytest.mark.skipif(native_path() is None, reason="the native library is not built")
 needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
@@ -65,6 +72,17 @@ def test_a_library_without_the_operator_is_refused_for_onnx_runtime_only(tmp_pat
     load(path)
     with pytest.raises(LibraryRefusedError, match="was built without ONNX Runtime's C API header"):
         check_onnxruntime(path, "1.31.1")
+
+
+@needs_compiler
+@pytest.mark.parametrize(("line", "expected"), [("", False), ("return 0;", False), ("return 1;", True)])
+def test_only_a_library_with_the_gpu_operator_goes_to_the_cuda_provider(line, expected, tmp_path):
+    source = """
+        int devil_msda_abi(void) { return 1; }
+        const char* devil_msda_isa_name(int isa) { return isa ? 0 : "generic"; }
+    """
+    source += f"int devil_msda_onnxruntime_cuda(void) {{ {line} }}" if line else ""
+    assert serves_cuda(compiled(tmp_path, source)) == expected
 
 
 @needs_library

@@ -18,6 +18,9 @@ MSDA_EXPORT int devil_msda_abi(void);
 // The ONNX Runtime C API version that RegisterCustomOps asks for, or 0 when the library was built without it.
 MSDA_EXPORT int devil_msda_onnxruntime_api(void);
 
+// 1 where the operator runs on ONNX Runtime's CUDA provider too, else 0; libraries before it was asked lack it.
+MSDA_EXPORT int devil_msda_onnxruntime_cuda(void);
+
 // The name of instruction set `isa` (-1: the one that runs by default), or null when this processor lacks it.
 MSDA_EXPORT const char* devil_msda_isa_name(int isa);
 
