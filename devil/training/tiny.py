@@ -46,8 +46,8 @@ class TinyOptions:
     finding: int = 1700
     blurring: int = 600
     symbols: int = 4000
-    pictures: int = 2000
-    joint: int = 800
+    pictures: int = 6000
+    joint: int = 700
     threads: int = 1
     debug: bool = False
     json: bool = False
