@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -43,10 +44,15 @@ def run_command(
     """
     signal.signal(signal.SIGTERM, _interrupt)
     _make_streams_safe()
+    if "--version" in (sys.argv[1:] if args is None else args):
+        sys.stdout.write(f"{prog} {metadata.version('devil-deploy')}\n")
+        return 0
     one_flag = (tyro.conf.FlagCreatePairsOff,)  # --force without a --no-force beside it
     description = (inspect.getdoc(options) or "").split("\n\nAttributes:")[0]  # they stand beside their flags
-    parsed = tyro.cli(options, prog=prog, args=args, description=description, config=one_flag)
+    description = description.rstrip() + "\n\n--version tells the version and does nothing else."
+    parsed = None
     try:
+        parsed = tyro.cli(options, prog=prog, args=args, description=description, config=one_flag)
         _print(work(parsed), parsed)
     except KeyboardInterrupt:
         _say(f"{prog}: interrupted; nothing half-written was left")
@@ -72,7 +78,7 @@ def check_threads(threads: int) -> None:
         raise UsageError(f"--threads is {threads}", f"give 0 for all cores, or at most {MOST_THREADS}")
 
 
-def _print(result: dict | None, parsed: object) -> None:
+def _print(result: dict | None, parsed: object | None) -> None:
     if getattr(parsed, "json", False) and result is not None:
         sys.stdout.write(json.dumps(result) + "\n")
     sys.stdout.flush()

@@ -1,10 +1,15 @@
 import json
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
+from importlib import import_module, metadata
+from pathlib import Path
 
 import pytest
+import tomllib
 
+from devil import commands
 from devil.command import check_threads, run_command
 from devil.errors import BundleError, UsageError
 
@@ -46,6 +51,37 @@ def test_errors_are_one_line_and_an_exit_code(capsys, error, code, line):
 
     assert run_command(Options, work, "do", []) == code
     assert capsys.readouterr().err == line + "\n"
+
+
+def test_the_version_is_told_and_nothing_done(capsys):
+    assert run_command(Options, lambda _: pytest.fail("done"), "do", ["--number", "x", "--version"]) == 0
+    assert capsys.readouterr().out == f"do {metadata.version('devil-deploy')}\n"
+
+
+def test_an_interrupt_while_a_command_loads_is_one_line(capsys, monkeypatch):
+    def interrupted(_module):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(commands, "import_module", interrupted)
+    assert commands.ground([]) == 130
+    assert capsys.readouterr().err == "devil-ground: interrupted; nothing was begun\n"
+
+
+def test_every_installed_command_knows_its_own_name(capsys):
+    scripts = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]["scripts"]
+    for name, place in scripts.items():
+        module, function = place.split(":")
+        assert getattr(import_module(module), function)(["--version"]) == 0
+        assert capsys.readouterr().out.split()[0] == name
+
+
+def test_help_into_a_closed_pipe_is_no_traceback():
+    read, write = os.pipe()
+    os.close(read)
+    code = "from devil.commands import doctor; import sys; sys.exit(doctor(['--help']))"
+    done = subprocess.run([sys.executable, "-c", code], stdout=write, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (1, "")
 
 
 def test_debug_shows_the_error_itself():
