@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from devil.bundle import Bundle
 from devil.contract import GRAPHS
@@ -15,7 +15,10 @@ from devil.gpu import read_driver
 from devil.runtime.engines.base import Engine
 from devil.runtime.engines.onnxruntime import OnnxRuntimeEngine
 
-EngineName = Literal["auto", "onnxruntime", "cuda", "tensorrt", "tensorrt-rtx"]
+if TYPE_CHECKING:
+    from devil.runtime.engines.tensorrt.engine import TensorRtEngine
+
+EngineName = Literal["auto", "onnxruntime", "cuda", "tensorrt", "tensorrt-rtx", "mixed"]
 _log = logging.getLogger(__name__)
 
 
@@ -25,7 +28,7 @@ def open_engine(bundle: Bundle, name: EngineName = "auto", threads: int = 0, tru
     Args:
         name: `auto` takes, where there is a GPU, TensorRT or TensorRT-RTX if the bundle has engines of all graphs for
             it, else ONNX Runtime's CUDA provider; and ONNX Runtime's CPU kernels otherwise. `devil-doctor BUNDLE`
-            tells why.
+            tells why. `mixed` takes TensorRT for the graphs that have an engine and ONNX Runtime for the others.
         threads: CPU threads of ONNX Runtime; 0 takes all cores.
         trust: run TensorRT engines that were not judged on this machine (see `devil.runtime.engines.gate`).
 
@@ -51,6 +54,7 @@ def _openers(bundle: Bundle, threads: int, trust: bool) -> dict[str, Callable[[]
         "cuda": lambda: _cuda(threads),
         "tensorrt": lambda: _tensorrt(bundle, "tensorrt", trust),
         "tensorrt-rtx": lambda: _tensorrt(bundle, "tensorrt-rtx", trust),
+        "mixed": lambda: _mixed(bundle, threads, trust),
     }
 
 
@@ -63,15 +67,32 @@ def _cuda(threads: int) -> Engine:
 
 
 def _tensorrt(bundle: Bundle, backend: Backend, trust: bool) -> Engine:
+    """One whose engines are there for all graphs."""
+    engine = _opened(bundle, backend, trust)
+    for graph in GRAPHS:
+        EngineStore(bundle).find(graph, engine.host)
+    return engine
+
+
+def _mixed(bundle: Bundle, threads: int, trust: bool) -> Engine:
+    from devil.runtime.engines.mixed import MixedEngine
+
+    built = {engine.key.backend for engine in EngineStore(bundle).engines()}
+    backend = next((backend for backend in BACKENDS if backend in built), BACKENDS[0])
+    tensorrt = _opened(bundle, backend, trust)
+    try:
+        others = _cuda(threads)
+    except DevilError as error:
+        _log.info("graphs without an engine run on the CPU: %s", error)
+        others = OnnxRuntimeEngine(threads=threads)
+    return MixedEngine(EngineStore(bundle), tensorrt, others)
+
+
+def _opened(bundle: Bundle, backend: Backend, trust: bool) -> TensorRtEngine:
     from devil.runtime.engines.gate import NumericGate
     from devil.runtime.engines.tensorrt.engine import TensorRtEngine
 
-    store = EngineStore(bundle)
-    if not any(engine.key.backend == backend for engine in store.engines()):  # said before CUDA is started
-        raise EngineError(
-            f"{bundle.folder} has no {backend} engines", f"devil-build {bundle.folder} --backend {backend}"
-        )
-    engine = TensorRtEngine(bundle, backend, NumericGate(trust))
-    for graph in GRAPHS:
-        store.find(graph, engine.host)
-    return engine
+    if not any(engine.key.backend == backend for engine in EngineStore(bundle).engines()):  # before CUDA is started
+        mend = f"devil-build {bundle.folder} --backend {backend}"
+        raise EngineError(f"{bundle.folder} has no {backend} engines", mend)
+    return TensorRtEngine(bundle, backend, NumericGate(trust))

@@ -285,6 +285,17 @@ def test_with_a_gpu_the_engines_that_are_there_are_chosen(built, bundle, monkeyp
         choice.open_engine(built, "tensorrt-rtx")
 
 
+def test_graphs_without_an_engine_run_on_onnx_runtime_if_asked(small, clip_path, expected):
+    ranges = engines.profiles(small.config)
+    for graph in ("backbone", "grounder"):
+        engines.add_engine(small, graph, graph_profiles=ranges[graph])
+    with pytest.raises(EngineError, match="no tensorrt engine of graph 'vision'"):
+        choice.open_engine(small, "tensorrt")
+    engine = choice.open_engine(small, "mixed", threads=1, trust=True)
+    assert engine.name == "tensorrt+onnxruntime"
+    alike(Grounder(small, engine).encode(clip_path).ground_many(SENTENCES), expected())
+
+
 def test_a_missing_package_is_named(built, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pycuda", None)
     monkeypatch.setitem(__import__("sys").modules, "pycuda.driver", None)
