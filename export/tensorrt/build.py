@@ -15,6 +15,7 @@ from devil.export.tensorrt.prepared import has_deformable_attention
 from devil.export.tensorrt.profiles import Sizes
 from devil.export.tensorrt.target import NoEngines, Target
 from devil.files import check_room
+from devil.gpu_precisions import check_graph
 from devil.progress import Progress, no_progress
 
 _ROOM = 1.3  # bytes of an engine per byte of weights, and a little for what is not weights
@@ -48,11 +49,15 @@ def build_engines(
 
     Raises:
         UsageError: sizes that the model cannot have; nothing was built then.
-        EngineError: the builder refuses a graph, fails or dies; engines of other graphs may have been built.
+        EngineError: a GPU does not compute in a graph's precision, nothing was built then; or the builder refuses a
+            graph, fails or dies: engines of other graphs may have been built.
         OutputError: the store cannot be written.
     """
     if isinstance(target, NoEngines):
         return Outcome(target)
+    for graph in options.chosen_graphs:
+        for capability in target.capabilities:
+            check_graph(graph, bundle.manifest.quantisation, capability)
     sizes = Sizes(bundle.config, bundle.manifest.frame_size, options)
     # All jobs first: sizes are refused before any work.
     jobs = [_job(bundle, graph, options, target, sizes) for graph in options.chosen_graphs]

@@ -11,12 +11,11 @@ from devil.bundle import open_bundle
 from devil.calibration.activations import ActivationReader, one_by_one
 from devil.calibration.bundle import check_source, write_calibrated
 from devil.calibration.forms import GRIDS
-from devil.calibration.gpus import check_gpu
 from devil.calibration.graph import GraphCalibration
 from devil.calibration.observing import observe
 from devil.calibration.parts import quantised_part
 from devil.calibration.rules import chosen_by_rule
-from devil.errors import CalibrationError, DevilError
+from devil.errors import CalibrationError
 from devil.progress import no_progress
 from devil.runtime.engines.onnxruntime import OnnxRuntimeEngine
 from devil.runtime.pipeline import Grounder
@@ -179,19 +178,3 @@ def test_a_bundle_of_fp8_stores_such_weights_and_runs(recording, graphs, tmp_pat
     bundle, clip = open_bundle(tmp_path / "fp8"), recording.captures.clip(0)
     answer = Grounder(bundle, OnnxRuntimeEngine(threads=1)).encode(clip.path).ground(clip.sentences[0])
     assert answer.text == recording.captures.answers(0)[0].text
-
-
-@pytest.mark.parametrize(
-    ("precision", "target", "mend"),
-    [("fp8", "sm86", "int8"), ("int4", "sm75", "int8"), ("int8", "sm70", "fp16"), ("mixed", "sm80", "int8")],
-)
-def test_a_gpu_that_does_not_compute_the_precision_is_refused(precision, target, mend):
-    with pytest.raises(CalibrationError, match=mend):
-        check_gpu(precision, target)
-
-
-def test_gpus_that_do_are_let_through():
-    for precision, target in (("fp8", "sm89"), ("int8", "sm87"), ("int4", "sm120"), ("int8", None)):
-        check_gpu(precision, target)
-    with pytest.raises(DevilError, match="compute capability"):
-        check_gpu("int8", "ampere")

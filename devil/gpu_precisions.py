@@ -1,0 +1,63 @@
+"""Which GPUs compute in which low precision: what TensorRT builds for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from devil.engine_key import capability_number
+from devil.errors import EngineError
+
+# Least compute capability, times ten, by form (NVIDIA's support matrix; docs/quantization.md says what was built).
+LEAST: Mapping[str, tuple[int, str]] = {
+    "int8": (75, "8-bit integers in tensor cores"),
+    "int4": (86, "4-bit weights"),
+    "fp8": (89, "8-bit floats"),
+}
+_FORMS: Mapping[str, tuple[str, ...]] = {
+    "int8": ("int8",),
+    "int4": ("int8", "int4"),
+    "fp8": ("int8", "fp8"),
+    "mixed": ("int8", "int4"),
+}
+
+
+def check_gpu(precision: str, gpu: str) -> None:
+    """Refuses a calibrated bundle's precision that a GPU does not compute in.
+
+    Args:
+        gpu: its compute capability, for example "sm89".
+
+    Raises:
+        EngineError: with the precisions that it does compute in; or `gpu` names no compute capability.
+    """
+    known = [name for name, forms in _FORMS.items() if not _missing(forms, gpu)]
+    mend = f"use --precision {' or '.join(known)}" if known else "use a bundle of fp16"
+    _refuse(precision, _FORMS[precision], gpu, mend)
+
+
+def check_graph(graph: str, quantisation: Mapping[str, Any], gpu: str) -> None:
+    """Refuses a graph that a GPU cannot compute, before an engine is built of it.
+
+    Args:
+        quantisation: what the manifest says of the bundle's.
+        gpu: its compute capability.
+
+    Raises:
+        EngineError: with the reason.
+    """
+    about = quantisation.get(graph, {})
+    weights = about.get("weights")  # of a language model: bits and blocks; of the others a word
+    bits = (weights.get("bits"), weights.get("head_bits")) if isinstance(weights, Mapping) else ()
+    forms = [*about.get("forms", ()), *(["int4"] if 4 in bits else [])]
+    _refuse(f"graph {graph}", forms, gpu, "build for another GPU, or calibrate without this form")
+
+
+def _missing(forms: Iterable[str], gpu: str) -> list[str]:
+    return [form for form in forms if capability_number(gpu) < LEAST[form][0]]
+
+
+def _refuse(who: str, forms: Iterable[str], gpu: str, mend: str) -> None:
+    for form in _missing(forms, gpu):
+        least, what = LEAST[form]
+        raise EngineError(f"{gpu} has no {what}, which {who} needs (sm{least} and up)", mend)
