@@ -140,8 +140,7 @@ class IExecutionContext:
         return True
 
     def set_tensor_address(self, name, address):
-        host = self._engine.get_tensor_location(name) == HOST
-        if name not in self._engine._nodes or (address % 256 and not host):
+        if name not in self._engine._nodes or address % 256:
             return False
         self._changed |= self._addresses.get(name) != address
         self._addresses[name] = address

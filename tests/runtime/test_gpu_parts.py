@@ -92,6 +92,7 @@ def test_a_missing_provider_is_named():
         OnnxRuntimeCudaEngine().check()
 
 
+@pytest.mark.filterwarnings("ignore:Specified provider")
 def test_a_provider_that_falls_back_to_the_cpu_is_refused(bundle, monkeypatch):
     """As ONNX Runtime does where cuDNN is missing or the driver is too old: without a word."""
     monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CUDAExecutionProvider"])

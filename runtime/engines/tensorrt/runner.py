@@ -16,7 +16,7 @@ from devil.runtime.engines.cuda_device import CudaDevice, DeviceMemory
 from devil.runtime.engines.tensorrt.allocator import output_allocator
 from devil.runtime.engines.tensorrt.api import Api
 from devil.runtime.engines.tensorrt.bound import NOTHING_BOUND, Bound
-from devil.runtime.engines.tensorrt.buffers import Inputs, Outputs
+from devil.runtime.engines.tensorrt.buffers import Inputs, Outputs, Staging
 from devil.runtime.engines.tensorrt.cache import CachePool, TensorRtCache
 from devil.runtime.engines.tensorrt.contexts import Contexts
 from devil.runtime.engines.tensorrt.form import PAST, Form
@@ -54,6 +54,7 @@ class TensorRtRunner:
         self.stream = device.stream()
         self.contexts = Contexts(api, engine, device, self.stream, spec.name, spec.name == "language", compiled)
         self._inputs = Inputs(device, self.form.largest, f"inputs of {spec.name}")
+        self._values = Staging(device, {name: self.form.largest[name] for name in self.form.on_host})
         self._outputs = Outputs(device, f"outputs of {spec.name}")
         self._pool = CachePool(self)
 
@@ -129,13 +130,13 @@ class TensorRtRunner:
             return {name: output() for name, output in outputs.items()}
 
     def _uploaded(self, arrays: Mapping[str, np.ndarray]) -> dict[str, int]:
-        """Addresses of inputs: on the device, or the array's own where TensorRT reads the values on the host."""
-        self._on_host = {name: array for name, array in arrays.items() if name in self.form.on_host}  # kept alive
-        self._inputs.upload({name: array for name, array in arrays.items() if name not in self._on_host}, self.stream)
-        return {
-            name: self._on_host[name].ctypes.data if name in self._on_host else self._inputs.memory[name].address
-            for name in arrays
-        }
+        """Addresses of inputs: on the device, or on the host where TensorRT reads values when the run is sent."""
+        self._inputs.upload({name: arrays[name] for name in arrays if name not in self.form.on_host}, self.stream)
+        addresses = {name: self._inputs.memory[name].address for name in arrays}
+        for name in self.form.on_host & arrays.keys():
+            place = self._values.fill(name, arrays[name])
+            addresses[name] = place.ctypes.data
+        return addresses
 
     def _gathered(self, name: str, rows: Sequence[DeviceRow]) -> int:
         """Address of rows that lie on the device, side by side."""
