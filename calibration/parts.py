@@ -110,19 +110,21 @@ def quantised_part(
     """The graph with these layers quantised, and what the manifest says of it.
 
     Args:
-        errors: of every range rule that was tried.
+        errors: of the range rules that were tried, with the layers that the rules choose.
         choice: how the layers were chosen.
     """
+    by_rule = choice == _BY_RULE
     kept = [layer for layer in graph.layers if layer not in chosen]
     forms = list(chosen.values())
     about = {
         "forms": {form: forms.count(form) for form in sorted(set(forms))},
         "layers": choice,
-        "kept": {layer.name: KEPT.get(layer.role, _BY_SENSITIVITY) for layer in kept},
+        "kept": {layer.name: KEPT.get(layer.role, choice) if by_rule else choice for layer in kept},
         "weights": "symmetric, one scale per output",
         "activations": "symmetric, one scale per tensor",
         "ranges": rule,
         "range_errors": {name: round(error, 6) for name, error in errors.items()},
         "clips": len(graph.captures.clips),
     }
-    return Part(graph.quantised(chosen, rule), about, graph.error(chosen, rule))
+    error = errors[rule] if by_rule and rule in errors else graph.error(chosen, rule)
+    return Part(graph.quantised(chosen, rule), about, error)
