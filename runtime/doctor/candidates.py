@@ -10,9 +10,11 @@ from devil.bundle import Bundle
 from devil.contract import GRAPHS
 from devil.engine_key import Host, capability_number
 from devil.engine_store import EngineStore
+from devil.errors import EngineError
 from devil.files import sha256
 from devil.gpu import machine_name
-from devil.runtime.doctor.facts import Facts
+from devil.gpu_precisions import check_graph
+from devil.runtime.doctor.facts import Facts, Obstacle
 from devil.runtime.doctor.judgement import FROM_JETPACK, INSTALL_CPU, INSTALL_GPU, INSTALL_RTX, INSTALL_TENSORRT
 from devil.runtime.doctor.software import TensorRt
 from devil.runtime.memory_plan import plan
@@ -25,16 +27,8 @@ PREFERRED: tuple[EngineName, ...] = ("tensorrt", "tensorrt-rtx", "cuda", "onnxru
 OLDEST_TENSORRT = (10, 15)
 OLDEST_GPU = 75
 LEAST_DRIVER = {11: "450", 12: "525", 13: "580"}  # branch of the driver, by major version of CUDA
-# Precisions that a GPU must be new enough for. 4-bit weights and fp8 were refused by TensorRT-RTX's builder below.
-NEEDED_CAPABILITY = {"bf16": 80, "int4": 86, "fp8": 89}
-
-
-@dataclass(frozen=True)
-class Obstacle:
-    """What is in the way of an engine, and what to do about it."""
-
-    text: str
-    mend: str = ""
+OLDEST_BF16 = 80
+MIXED = "or build those that it can read (--graphs vision,backbone,grounder) and take --engine mixed"
 
 
 @dataclass(frozen=True)
@@ -81,7 +75,8 @@ def _tensorrt(kind: str, facts: Facts, bundle: Bundle | None) -> Iterator[Obstac
         yield Obstacle(f"cannot be imported ({installed.problem})", "install it again")
     elif kind == "tensorrt" and version_numbers(installed.version) < OLDEST_TENSORRT:
         least = ".".join(map(str, OLDEST_TENSORRT))
-        mend = "update to JetPack 7.2" if facts.system.jetson else f"install TensorRT {least} or newer"
+        update = "update to JetPack 7.2" if facts.system.jetson else f"install TensorRT {least} or newer"
+        mend = f"{update}; {MIXED}"
         yield Obstacle(f"version {installed.version} cannot read the language model's graph, {least} can", mend)
     elif installed.cuda:
         yield from _driver(facts, installed.cuda)
@@ -89,8 +84,19 @@ def _tensorrt(kind: str, facts: Facts, bundle: Bundle | None) -> Iterator[Obstac
         yield Obstacle("pycuda is not installed", INSTALL_TENSORRT)
     elif facts.software.pycuda_problem:
         yield Obstacle(f"pycuda does not start ({facts.software.pycuda_problem})", "install it again")
+    if bundle:
+        yield from _forms(facts, bundle)
     if installed and installed.version and bundle:
         yield from _engines(installed, facts, bundle)
+
+
+def _forms(facts: Facts, bundle: Bundle) -> Iterator[Obstacle]:
+    """Graphs that are quantised in a way that this GPU's tensor cores do not know."""
+    for graph in GRAPHS:
+        try:
+            check_graph(graph, bundle.manifest.quantisation, facts.driver.gpus[0].capability)
+        except EngineError as error:
+            yield Obstacle(error.message, "devil-export --precision fp16")
 
 
 def _engines(installed: TensorRt, facts: Facts, bundle: Bundle) -> Iterator[Obstacle]:
@@ -107,6 +113,8 @@ def _engines(installed: TensorRt, facts: Facts, bundle: Bundle) -> Iterator[Obst
         refused = [str(refusal) for graph in missing for refusal in lookups[graph].refused]
         against = f" ({'; '.join(refused)})" if refused else ""
         mend = f"devil-build {bundle.folder} --backend {installed.kind}"
+        if len(missing) < len(GRAPHS):
+            mend += "; or take --engine mixed"
         yield Obstacle(f"no engine for {', '.join(missing)}{against}", mend)
 
 
@@ -158,9 +166,8 @@ def _gpu(facts: Facts, bundle: Bundle | None) -> Iterator[Obstacle]:
         yield Obstacle(f"the GPU has sm{here}, the oldest that is served is sm{OLDEST_GPU}")
     if bundle is None:
         return
-    needed = NEEDED_CAPABILITY.get(bundle.precision, 0)
-    if here < needed:
-        yield Obstacle(f"{bundle.precision} needs sm{needed}, the GPU has sm{here}", "devil-export --precision fp16")
+    if "bf16" in _floats(bundle) and here < OLDEST_BF16:
+        yield Obstacle(f"bf16 needs sm{OLDEST_BF16}, the GPU has sm{here}", "devil-export --precision fp16")
     weights, room = sum(map(bundle.manifest.graph_bytes, GRAPHS)), facts.driver.gpus[0].bytes
     if weights > room:
         told = f"the weights alone take {weights / 1e9:.1f} GB, the GPU has {room / 1e9:.1f} GB"

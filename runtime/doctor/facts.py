@@ -37,6 +37,14 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class Obstacle:
+    """What is in the way of an engine, and what to do about it."""
+
+    text: str
+    mend: str = ""
+
+
+@dataclass(frozen=True)
 class Operator:
     """The native library of deformable attention.
 

@@ -143,7 +143,7 @@ class Contender:
         """Seconds of every layer of a case, the slowest first; None where the engine does not tell."""
         from devil.runtime.profile.layers import layers_of
 
-        return layers_of(self.grounder, self._workload, case, times, self._cache)
+        return layers_of(self.grounder, self._workload, case, times, self._cache, self.setup.threads)
 
     def _run(self, name: str) -> Callable[[], dict[str, np.ndarray]]:
         case = self._workload.case(name)

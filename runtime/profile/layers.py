@@ -30,7 +30,7 @@ class Layer:
 
 
 def layers_of(
-    grounder: Grounder, workload: Workload, case: str, times: int, cache: KVCache | None = None
+    grounder: Grounder, workload: Workload, case: str, times: int, cache: KVCache | None = None, threads: int = 0
 ) -> list[dict[str, Any]] | None:
     """The layers of a case as JSON values, the slowest first; None where the engine does not tell.
 
@@ -39,21 +39,22 @@ def layers_of(
     Args:
         times: how many runs the median is taken of.
         cache: of the language graph, filled with the workload's prefix.
+        threads: CPU threads.
 
     Raises:
         EngineError: what it tells cannot be read.
     """
-    from devil.runtime.engines.onnxruntime import OnnxRuntimeEngine
-    from devil.runtime.engines.tensorrt.engine import TensorRtEngine
+    from devil.runtime.engines.onnxruntime import OnnxRuntimeRunner
+    from devil.runtime.engines.tensorrt.runner import TensorRtRunner
     from devil.runtime.profile import layers_onnxruntime, layers_tensorrt
 
-    if isinstance(grounder.engine, OnnxRuntimeEngine):
-        found = layers_onnxruntime.trace(grounder, workload, case, times)
-    elif isinstance(grounder.engine, TensorRtEngine):
-        chosen = workload.case(case)
-        runner = getattr(grounder, chosen.graph)
+    chosen = workload.case(case)
+    runner = getattr(grounder, chosen.graph)
+    if isinstance(runner, TensorRtRunner):
         run = cache.run_uncaptured if chosen.graph == "language" else runner.run
         found = layers_tensorrt.trace(runner, lambda: run(chosen.feeds), times)
+    elif type(runner) is OnnxRuntimeRunner:
+        found = layers_onnxruntime.trace(grounder.bundle, workload, case, times, threads)
     else:
         return None
     return [asdict(layer) for layer in sorted(found, key=lambda layer: -layer.seconds)]

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from devil.bundle import Bundle
 from devil.contract import contract
 from devil.errors import EngineError
 from devil.runtime.engines.onnxruntime import OnnxRuntimeEngine
-from devil.runtime.pipeline import Grounder
 from devil.runtime.profile.layers import Layer, typical
 from devil.runtime.profile.workload import Workload
 
@@ -40,18 +40,17 @@ class TracingOnnxRuntime(OnnxRuntimeEngine):
         return options
 
 
-def trace(grounder: Grounder, workload: Workload, name: str, times: int) -> list[Layer]:
+def trace(bundle: Bundle, workload: Workload, name: str, times: int, threads: int = 0) -> list[Layer]:
     """The nodes of a case and the median of their times, in a session made for this.
 
     Raises:
         EngineError: the profiler wrote nothing that can be read.
     """
     case = workload.case(name)
-    engine, manifest = grounder.engine, grounder.bundle.manifest
     with tempfile.TemporaryDirectory(prefix="devil-profile-") as folder:
-        tracing = TracingOnnxRuntime(engine.threads, prefix=str(Path(folder) / name))
-        spec = contract(grounder.bundle.config)[case.graph]
-        runner = tracing.load(grounder.bundle.path(case.graph), spec, manifest.graph_precision(case.graph))
+        tracing = TracingOnnxRuntime(threads, prefix=str(Path(folder) / name))
+        spec = contract(bundle.config)[case.graph]
+        runner = tracing.load(bundle.path(case.graph), spec, bundle.manifest.graph_precision(case.graph))
         target = runner
         if case.graph == "language":
             target = runner.cache(1, workload.capacity)

@@ -88,7 +88,7 @@ def test_tensorrt_is_chosen_when_its_engines_are_there(tmp_path):
     assert chosen(candidates(FULL, bundle)).name == "cuda"
     build_engines(FULL, bundle, GRAPHS[:3])
     assert obstacles(FULL, "tensorrt", bundle) == (
-        f"no engine for grounder: devil-build {bundle.folder} --backend tensorrt"
+        f"no engine for grounder: devil-build {bundle.folder} --backend tensorrt; or take --engine mixed"
     )
     build_engines(FULL, bundle)
     assert chosen(candidates(FULL, bundle)).name == "tensorrt"
@@ -151,8 +151,12 @@ def test_a_bundle_that_the_machine_is_too_old_or_too_small_for(tmp_path):
     assert "bf16 needs sm80, the GPU has sm75" in obstacles(turing, "cuda", make_bundle(tmp_path, "bf16"))
     assert "too few kernels for bf16" in obstacles(FULL, "cuda", make_bundle(tmp_path, "bf16"))
     assert "have no bf16" in obstacles(turing, "onnxruntime", make_bundle(tmp_path, "bf16"))
-    assert not obstacles(FULL, "cuda", make_bundle(tmp_path, "int4"))
-    assert "int4 needs sm86" in obstacles(turing, "cuda", make_bundle(tmp_path, "int4"))
+    weights = {"language": {"weights": {"bits": 4, "head_bits": 4}}}
+    int4 = make_bundle(tmp_path, "int4")
+    int4 = replace(int4, manifest=replace(int4.manifest, quantisation=weights))
+    assert "4-bit weights" not in obstacles(FULL, "tensorrt", int4)
+    turing = with_software(turing, tensorrts=FULL.software.tensorrts)
+    assert "sm75 has no 4-bit weights, which graph language needs (sm86 and up)" in obstacles(turing, "tensorrt", int4)
     small = replace(FULL, system=replace(FULL.system, memory=1 << 20))
     assert "is estimated to need" in obstacles(small, "onnxruntime", make_bundle(tmp_path))
     large = make_bundle(tmp_path)
