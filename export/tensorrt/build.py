@@ -58,7 +58,7 @@ def build_engines(
     for graph in options.chosen_graphs:
         for capability in target.capabilities:
             check_graph(graph, bundle.manifest.quantisation, capability)
-    sizes = Sizes(bundle.config, bundle.manifest.frame_size, options)
+    sizes = Sizes(bundle.config, bundle.manifest.frame_size, options, tuned=target.backend == "tensorrt")
     # All jobs first: sizes are refused before any work.
     jobs = [_job(bundle, graph, options, target, sizes) for graph in options.chosen_graphs]
     return Outcome(target, tuple(_built(bundle, key, job, options, progress) for key, job in jobs))

@@ -24,6 +24,8 @@ class Sizes:
         config: the bundle's.
         frame: (height, width) that the detector's graphs are fixed to, or None.
         options: what was asked for.
+        tuned: kernels are chosen while the engine is built, for the usual sizes of each profile. TensorRT-RTX chooses
+            them where it runs, for the sizes it meets; more profiles then only make building slower.
 
     Raises:
         UsageError: asked-for sizes that the model cannot have.
@@ -32,6 +34,7 @@ class Sizes:
     config: DevilConfig
     frame: tuple[int, int] | None
     options: EngineOptions
+    tuned: bool = True
 
     def profiles(self, graph: str) -> tuple[Profile, ...]:
         """The profiles of a graph's engine, in TensorRT's order."""
@@ -74,12 +77,20 @@ class Sizes:
         return tuple(profiles)
 
     def _language(self) -> tuple[Profile, ...]:
-        """Reading a prompt chunk by chunk; and decoding, one token or a draft of each sentence per step."""
+        """Reading a prompt chunk by chunk; and decoding, one token or a draft of each sentence per step.
+
+        Where kernels are not tuned, one profile serves both: two layers of the 7B model in int4 then build in 60 % of
+        the time and with a quarter less memory. (The vision encoder's two stay: one for both would reserve memory for
+        many large frames.)
+        """
         chunk, slots = min(self.options.chunk, self.slots), self.slots
         decoded = min(_DECODED, chunk)
         common = {"B": Range.fixed(1), "M": Range.fixed(slots), "T": Range(1, max(1, slots // 2), slots)}
         prefill = {"S": Range(1, chunk, chunk), "K": Range(1, 1, chunk), "V": Range(1, chunk, chunk)}
         decode = {"S": Range(1, 1, decoded), "K": Range(1, 1, decoded), "V": Range(1, 1, decoded)}
+        if not self.tuned:
+            both = {name: Range(1, 1, chunk) for name in prefill}
+            return (Profile("prefill and decode", common | both),)
         return Profile("prefill", common | prefill), Profile("decode", common | decode)
 
     def _detector(self) -> tuple[Profile, ...]:

@@ -74,6 +74,15 @@ def test_chunks_are_read_by_one_profile_and_steps_by_the_other(config):
     assert [language[chosen(language, sizes)].name for sizes in (prompt, step)] == ["prefill", "decode"]
 
 
+@CONFIGS
+def test_where_kernels_are_not_tuned_one_profile_takes_all_that_the_two_take(config):
+    [both] = Sizes(config, None, EngineOptions(), tuned=False).profiles("language")
+    for profile in profiles(config, "language"):
+        for name, sizes in profile.ranges.items():
+            assert both.ranges[name].min <= sizes.min <= sizes.max <= both.ranges[name].max
+    assert len(Sizes(config, None, EngineOptions(), tuned=False).profiles("vision")) == len(profiles(config, "vision"))
+
+
 def test_the_cache_has_a_length_of_its_own():
     config = PRESETS["7b"]
     assert Sizes(config, None, EngineOptions(context=4096)).fixed == {"M": 4096}
