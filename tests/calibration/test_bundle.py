@@ -178,3 +178,20 @@ def test_a_bundle_of_fp8_stores_such_weights_and_runs(recording, graphs, tmp_pat
     bundle, clip = open_bundle(tmp_path / "fp8"), recording.captures.clip(0)
     answer = Grounder(bundle, OnnxRuntimeEngine(threads=1)).encode(clip.path).ground(clip.sentences[0])
     assert answer.text == recording.captures.answers(0)[0].text
+
+
+def test_weights_with_a_second_name_are_read(recording, graphs, tmp_path):
+    """As those of a bundle that shares files with another are; ONNX IR alone refuses to read them."""
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    for path in recording.bundle.folder.iterdir():
+        (linked / path.name).hardlink_to(path)
+    with pytest.raises(ValueError, match="hard links"):
+        next(
+            value.const_value.numpy()
+            for value in ir.load(linked / "vision.onnx").graph.initializers.values()
+            if isinstance(value.const_value, ir.ExternalTensor)
+        )
+    graph = GraphCalibration(replace(recording.bundle, folder=linked), "vision", recording.captures, recording.work, 1)
+    chosen = chosen_by_rule(graph.layers, "int8")
+    assert graph.error(chosen, "mse") == graphs["vision"].error(chosen, "mse")
