@@ -49,7 +49,7 @@ def run_command(
         return 0
     one_flag = (tyro.conf.FlagCreatePairsOff,)  # --force without a --no-force beside it
     description = (inspect.getdoc(options) or "").split("\n\nAttributes:")[0]  # they stand beside their flags
-    description = description.rstrip() + "\n\n--version tells the version and does nothing else."
+    description = description.rstrip() + "\n--version tells the version and does nothing else."
     parsed = None
     try:
         parsed = tyro.cli(options, prog=prog, args=args, description=description, config=one_flag)

@@ -48,7 +48,8 @@ class Candidate:
 
 def candidates(facts: Facts, bundle: Bundle | None = None) -> list[Candidate]:
     """All engines, best first; with a bundle also whether they take it."""
-    found = [Candidate(kind, tuple(_tensorrt(kind, facts, bundle))) for kind in PREFERRED[:2]]
+    first = "" if bundle else "a bundle's engines must be built first: devil-build"
+    found = [Candidate(kind, tuple(_tensorrt(kind, facts, bundle)), first) for kind in PREFERRED[:2]]
     found.append(Candidate("cuda", tuple(_cuda(facts, bundle))))
     remark = ""
     if bundle and bundle.precision == "fp16":

@@ -31,7 +31,7 @@ from devil.video import probe
 SCHEMA = 1
 DOCUMENT, TABLE, CHART = "profile.json", "profile.txt", "profile.png"
 
-Text = Annotated[str | None, tyro.conf.arg(help_behavior_hint="")]
+Text = Annotated[str | None, tyro.conf.arg(metavar="TEXT", help_behavior_hint="")]
 Number = Annotated[int, tyro.conf.arg(metavar="N")]
 
 
