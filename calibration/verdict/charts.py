@@ -87,12 +87,13 @@ def scatter(points: Sequence[Point], across_label: str, up_label: str) -> str:
         parts.append(f'<line x1="{left}" x2="{left + width}" y1="{y}" y2="{y}" stroke="{LINE}"/>')
         parts.append(_text(left - 8, y + 4, f"{high - (high - low) * tick / 4:.3f}", "end", QUIET))
         parts.append(_text(x, top + height + 18, f"{most * tick / 4 * 1000:.0f}", "middle", QUIET))
-    for point in points:
+    for rank, point in enumerate(sorted(points, key=lambda point: point.seconds)):
         colour = "#b3261e" if point.is_result else "#3b6fb6"
         (x, y), (_, upper), (_, lower) = (place(point.seconds, value) for value in (point.score, point.high, point.low))
         parts.append(f'<line x1="{x}" x2="{x}" y1="{upper}" y2="{lower}" stroke="{colour}" stroke-opacity=".45"/>')
         parts.append(f'<circle cx="{x}" cy="{y}" r="4.5" fill="{colour}"/>')
-        parts.append(_text(x + 8, y - 6, point.label, "start", INK))
+        # Above and below in turns: neighbours often lie close together.
+        parts.append(_text(x + 8, y - 6 if rank % 2 else y + 15, point.label, "start", INK))
     parts.append(_text(left + width / 2, top + height + 38, across_label, "middle", QUIET))
     parts.append(_text(left, top - 3, up_label, "start", QUIET))
     return _svg(left + width + 30, top + height + 46, parts, f"{up_label} against {across_label}")

@@ -20,13 +20,13 @@ BARS = 40  # layers shown, the worst ones
 CLIPS = 4  # of each kind
 
 _STYLE = f"""
-body {{ font: 15px/1.45 system-ui, sans-serif; color: #1c1c1e; background: #fff; max-width: 76rem; margin: 2rem auto;
+body {{ font: 15px/1.45 system-ui, sans-serif; color: #1c1c1e; background: #fff; max-width: 88rem; margin: 2rem auto;
   padding: 0 1rem; }}
 h1 {{ font-size: 1.5rem; margin: 0; }} h2 {{ font-size: 1.15rem; margin: 2.2rem 0 .6rem; }}
 .quiet {{ color: #6b6b70; }} .good {{ color: #1d7a35; }} .bad {{ color: #b3261e; }}
 .verdict {{ font-size: 1.1rem; margin: .8rem 0; }}
-table {{ border-collapse: collapse; display: block; overflow-x: auto; }}
-th, td {{ padding: .25rem .8rem; text-align: right; border-bottom: 1px solid #e3e3e6; white-space: nowrap;
+table {{ border-collapse: collapse; display: block; overflow-x: auto; font-size: .87rem; }}
+th, td {{ padding: .25rem .6rem; text-align: right; border-bottom: 1px solid #e3e3e6; white-space: nowrap;
   font-variant-numeric: tabular-nums; }}
 th:first-child, td:first-child {{ text-align: left; padding-left: 0; }}
 figure {{ margin: 0 0 1.6rem; }} figure img, svg {{ display: block; max-width: 100%; height: auto; }}
