@@ -11,6 +11,7 @@ from typing import Any, TextIO
 
 from devil.bundle import Bundle, read_manifest
 from devil.contract import contract
+from devil.engine_key import capability_number
 from devil.errors import DevilError, EngineError
 from devil.export.tensorrt.config import builder_config, read_times, write_times
 from devil.export.tensorrt.job import BuildJob
@@ -46,7 +47,7 @@ def describe(backend: Any) -> dict[str, Any]:
     known = getattr(getattr(trt, "ComputeCapability", None), "__members__", {})
     return {
         "version": trt.__version__,
-        "capabilities": sorted(name.lower() for name in known if name.startswith("SM")),
+        "capabilities": sorted((name.lower() for name in known if name.startswith("SM")), key=capability_number),
     }
 
 

@@ -92,5 +92,5 @@ def _death(code: int, what: str, errors: IO[bytes]) -> EngineError:
         name = f"signal {-code}"
     mend = "see docs/tensorrt.md"
     if name == "SIGKILL":
-        mend = "the system may have run out of memory: free some, or build fewer --graphs at once"
+        mend = "the system may have run out of memory: close other programs"
     return EngineError(f"the builder was killed by {name} while {what}{last}", mend)
