@@ -35,8 +35,12 @@ class NothingGroundedError(DevilError):
     def __init__(self, answers: list[Answer], result: dict[str, Any]):
         nothing = [answer.text for answer in answers if answer.tube is None]
         which = "the answer names" if len(answers) == 1 else f"{len(nothing)} of {len(answers)} answers name"
-        super().__init__(f"{which} no object ({nothing[0]!r})", "ask for something visible in the video")
+        super().__init__(f"{which} no object ({_beginning(nothing[0])!r})", "ask for something visible in the video")
         self.result = result
+
+
+def _beginning(text: str, most: int = 80) -> str:
+    return text if len(text) <= most else f"{text[:most]}…"
 
 
 @dataclass(frozen=True)
