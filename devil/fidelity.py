@@ -22,9 +22,10 @@ BUDGETS: Mapping[BundlePrecision, Mapping[str, float]] = {
     "fp32": {"relative": 1e-4, "cosine": 0.99999, "matched_iou": 0.999, "same_slots": 0.9, "logit": 1e-4},
     "fp16": {"relative": 0.02, "cosine": 0.999, "matched_iou": 0.97, "same_slots": 0.75, "logit": 0.02},
     "bf16": {"relative": 0.15, "cosine": 0.99, "matched_iou": 0.85, "same_slots": 0.4, "logit": 0.15},
-    # The language graph's alone; what it does to answers is for devil-eval to say.
-    "int8": {"relative": 0.15, "cosine": 0.99},
-    "int4": {"relative": 0.5, "cosine": 0.9},
+    # The language graph's alone, against PyTorch with the same integers. A model whose weights were rounded to 4 bits
+    # amplifies fp16's rounding: ten times in devil-tiny, whose graph is exact to 2e-5 where its activations are fp32.
+    "int8": {"relative": 0.02, "cosine": 0.999},
+    "int4": {"relative": 0.1, "cosine": 0.995},
 }
 _AT_LEAST = {"cosine", "matched_iou", "same_slots"}
 SAME_SLOT = 0.5  # IoU

@@ -12,6 +12,7 @@ from devil.config import level_shapes
 from devil.contract import GRAPHS
 from devil.errors import ConfigError, OutputError
 from devil.export.graphs import GraphBuilder
+from devil.export.integer_check import verify_integers
 from devil.export.layer_check import verify_layers
 from devil.export.onnx_file import stored_weight_bytes
 from devil.export.opening import open_builder
@@ -87,6 +88,8 @@ def _verify(path: Path, graph: str, builder: GraphBuilder, plan: Plan) -> Fideli
     """Compares a graph whole where PyTorch has the whole of it."""
     if graph == "language" and builder.model.lm_head.weight.is_meta:
         return verify_layers(path, builder, plan)
+    if graph == "language" and plan.scheme:
+        return verify_integers(path, builder, plan)
     return verify(path, graph, builder.model, plan, builder.frame_size)
 
 

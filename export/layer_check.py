@@ -15,6 +15,7 @@ from pathlib import Path
 from torch import Tensor
 
 from devil.export.graphs import GraphBuilder
+from devil.export.integer_check import compare_integers, integer_method
 from devil.export.language import build_language
 from devil.export.mapped import fill_mapped
 from devil.export.onnx_file import check_file, store_model
@@ -55,14 +56,16 @@ def verify_layers(path: Path, builder: GraphBuilder, plan: Plan) -> Fidelity:
     check_file(path)
     check_stored(path, builder.source, plan.scheme)
     language = builder.model.devil.language
-    measures = [_compare_layer(path.parent, builder, plan, layer) for layer in sorted({0, language.layers - 1})]
-    found = worst(measures)
+    layers = [_compare_layer(path.parent, builder, plan, layer) for layer in sorted({0, language.layers - 1})]
+    found, from_original = (worst(list(measures)) for measures in zip(*layers, strict=True))
     method = f"first and last of {language.layers} layers, each with {min(WORDS, language.vocab)} words, and samples of"
-    return judged("language", f"{method} the stored weights: {METHOD[plan.language]}, unoptimised", found, plan)
+    method = f"{method} the stored weights: {METHOD[plan.language]}"
+    graph = judged("language", f"{method}, unoptimised", found, plan)
+    return Fidelity(integer_method(method, found), from_original, graph.accepted) if plan.scheme else graph
 
 
-def _compare_layer(folder: Path, builder: GraphBuilder, plan: Plan, layer: int) -> Measures:
-    """The measures of one decoder layer between embedding and readout."""
+def _compare_layer(folder: Path, builder: GraphBuilder, plan: Plan, layer: int) -> tuple[Measures, Measures]:
+    """The measures of one decoder layer between embedding and readout, against what is stored and the original."""
     whole = builder.model.devil
     language = replace(whole.language, layers=1, vocab=min(WORDS, whole.language.vocab))
     source = LayerSource(builder.source, layer, language.vocab)
@@ -72,4 +75,7 @@ def _compare_layer(folder: Path, builder: GraphBuilder, plan: Plan, layer: int) 
         graph = build_language(language, source.read, plan.language, plan.scheme, plan.quantise)
         path = Path(scratch) / "language.onnx"
         store_model(graph, path)
-        return compare(path, "language", model, plan.language, lean=True)
+        if plan.scheme:
+            return compare_integers(path, model, plan)
+        found = compare(path, "language", model, plan.language, lean=True)
+        return found, found

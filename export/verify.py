@@ -92,7 +92,8 @@ def judged(name: str, method: str, measures: Measures, plan: Plan) -> Fidelity:
     Raises:
         ExportFidelityError: a measure is worse than that precision may be, and the plan does not accept that.
     """
-    broken, precision = over_budget(measures, plan.budget(name)), plan.budget(name)
+    precision = plan.budget(name)
+    broken = over_budget(measures, precision)
     if broken and not plan.accept:
         raise ExportFidelityError(
             f"graph {name} in {precision} differs from PyTorch: {', '.join(broken)}",

@@ -47,9 +47,10 @@ def builder_config(trt: ModuleType, builder: Any, network: Any, spec: GraphSpec,
 
 def read_times(config: Any, path: Path) -> None:
     """Gives the builder what was measured before; a cache of another TensorRT or GPU is ignored."""
-    stored = path.read_bytes() if path.is_file() else b""
-    times = config.create_timing_cache(stored) or config.create_timing_cache(b"")  # none of broken bytes
-    config.set_timing_cache(times, False)
+    for stored in (path.read_bytes() if path.is_file() else b"", b""):
+        times = config.create_timing_cache(stored)  # none of broken bytes
+        if times is not None and config.set_timing_cache(times, False):
+            return
 
 
 def write_times(config: Any, path: Path) -> None:

@@ -61,7 +61,8 @@ class EngineOptions:
     """TensorRT: which GPUs besides the model it is built on an engine runs on. Others than none may run slower."""
 
     version_compatible: Flag = False
-    """Engines that newer TensorRT of the same major version runs too; they may run slower."""
+    """TensorRT: engines that newer ones of the same major version run too. They may be slower, and carry code that runs
+    on the CPU: take them from nobody you do not trust."""
 
     rebuild: Flag = False
     """Build also what is there and fits."""

@@ -121,6 +121,8 @@ def _ahead_of_time(
 ) -> Target | NoEngines:
     if options.hardware != "none":
         raise UsageError("--hardware is TensorRT's", "TensorRT-RTX engines run on every GPU of their capabilities")
+    if options.version_compatible:
+        raise UsageError("--version-compatible is TensorRT's", "TensorRT-RTX runs the engines of its own version alone")
     named = options.capabilities or tuple(gpu.capability for gpu in machine.driver.gpus[:1])
     if not named:
         raise UsageError(f"no GPU here ({machine.driver.problem})", "name GPUs to build for: --target sm89,sm120")
