@@ -97,4 +97,4 @@ class ExportOptions:
         Raises:
             ConfigError: `frame_size` is not of the form HxW.
         """
-        return parsed_size(self.frame_size, "--frame-size") if self.frame_size else None
+        return None if self.frame_size is None else parsed_size(self.frame_size, "--frame-size")
