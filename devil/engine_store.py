@@ -16,8 +16,8 @@ from typing import Any
 from devil.bundle import Bundle
 from devil.engine_key import EngineKey, Host, refusals
 from devil.engine_sidecar import StoredEngine, read_sidecar
-from devil.errors import EngineError
-from devil.files import check_writable, sha256
+from devil.errors import EngineError, OutputError
+from devil.files import sha256
 
 TIMING_CACHES = "timing"  # folder of TensorRT's timing caches inside the store
 
@@ -171,18 +171,21 @@ class EngineStore:
     @contextlib.contextmanager
     def _locked(self, key: EngineKey, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
         lock = self.folder / f".{key.stem}.lock"
-        if not lock.exists():
-            check_writable(lock)
+        try:
             self.folder.mkdir(parents=True, exist_ok=True)
-        with lock.open("ab") as file, _exclusive(file, on_wait):
+            file = lock.open("ab")
+        except OSError as error:  # another user's bundle
+            mend = "copy the bundle to where you may write"
+            raise OutputError(f"cannot write {lock} ({os.strerror(error.errno)})", mend) from error
+        with file, _exclusive(file, on_wait):
             yield
 
     def _prune(self, graph: str) -> None:
         current = self.bundle.graph_hash(graph)
         for engine in self.engines():
             if engine.key.graph == graph and engine.key.graph_hash != current:
-                engine.path.unlink(missing_ok=True)
-                engine.sidecar.unlink(missing_ok=True)
+                for path in self.folder.glob(f"{engine.key.stem}.*"):  # the runtime keeps compiled kernels there too
+                    path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from devil.contract import GRAPHS, contract
 from devil.engine_key import EngineKey, Host, refusals
 from devil.engine_profile import Profile, Range, chosen, named_sizes
 from devil.engine_store import EngineStore
-from devil.errors import EngineError
+from devil.errors import EngineError, OutputError
 
 PROFILES = (
     Profile("prefill", {"S": Range(1, 256, 256), "T": Range(1, 2048, 4096)}),
@@ -149,13 +149,13 @@ def test_the_newest_of_several_is_taken(store, key):
 
 def test_engines_of_an_older_export_are_removed_when_the_next_one_is_built(bundle, store, key):
     old = build(store, key)
+    old.path.with_suffix(".jit").write_bytes(b"kernels that were compiled for it")
     other = build(store, replace(key, graph="grounder", graph_hash=bundle.graph_hash("grounder")))
     files = {**bundle.manifest.files, "language.onnx": FileRecord(1, "f" * 64)}
     again = EngineStore(replace(bundle, manifest=replace(bundle.manifest, files=files)))
     assert not again.lookup("language", HOST).engine
     new = build(again, replace(key, graph_hash=again.bundle.graph_hash("language")))
-    assert not old.path.exists()
-    assert not old.sidecar.exists()
+    assert not list(store.folder.glob(f"{old.key.stem}.*"))
     assert sorted(again.engines(), key=lambda engine: engine.path) == sorted(
         [other, new], key=lambda engine: engine.path
     )
@@ -168,6 +168,16 @@ def test_reports_of_the_gate_stand_in_the_sidecar_per_machine(store, key):
     gates = store.find("language", HOST).gates
     assert gates == {"NVIDIA L4, driver 570": {"passed": True}, "NVIDIA L40S, driver 570": {"passed": False}}
     assert json.loads(built.sidecar.read_text())["key"]["graph"] == "language"
+
+
+def test_a_store_that_cannot_be_written_says_so(store, key):
+    built = build(store, key)
+    lock = store.folder / f".{key.stem}.lock"
+    lock.unlink()
+    lock.mkdir()  # opening it fails as opening another user's file does, for the super user too
+    with pytest.raises(OutputError, match=r"cannot write .*copy the bundle to where you may write"):
+        store.record_gate(built, "NVIDIA L4", {"passed": True})
+    assert store.find("language", HOST) == built
 
 
 def _build_slowly(store, key, started, go, built):
