@@ -42,7 +42,10 @@ class Times:
     def __init__(self, stored):
         self.names = set(stored.decode().split())
 
-    def combine(self, other, _ignore):
+    def combine(self, other, ignore_mismatch):
+        assert not ignore_mismatch
+        if "foreign" in other.names:
+            return False
         self.names |= other.names
         return True
 
@@ -75,7 +78,10 @@ class Config:
 
     def set_timing_cache(self, times, ignore_mismatch):
         assert not ignore_mismatch
+        if "foreign" in times.names:
+            return False
         self.times = times
+        return True
 
     def get_timing_cache(self):
         return self.times
@@ -140,9 +146,10 @@ def test_measured_times_of_two_builds_are_kept_together(tmp_path):
     assert third.times.names == {"conv", "gemm"}
 
 
-def test_a_broken_cache_of_times_is_replaced(tmp_path):
+@pytest.mark.parametrize("content", [b"broken", b"foreign"])
+def test_a_broken_cache_of_times_and_one_of_another_gpu_are_replaced(tmp_path, content):
     path = tmp_path / "times.cache"
-    path.write_bytes(b"broken")
+    path.write_bytes(content)
     config = Config()
     read_times(config, path)
     config.times.names = {"conv"}

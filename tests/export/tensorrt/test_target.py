@@ -69,6 +69,7 @@ def test_where_there_is_nothing_to_build_with_nothing_is_built(driver, kinds, op
         ),
         (NO_GPU, (), {"target": "sm89"}, EngineError, "nothing here builds engines for sm89"),
         (L4, BOTH, {"backend": "tensorrt-rtx", "hardware": "ampere+"}, UsageError, "--hardware is TensorRT's"),
+        (L4, BOTH, {"backend": "tensorrt-rtx", "version_compatible": True}, UsageError, "of its own version alone"),
         (L4, BOTH, {"target": "ampere"}, UsageError, "--target"),
     ],
 )
