@@ -102,11 +102,11 @@ def quantised_weight(name: str, weight: np.ndarray, axis: int, grid: Grid) -> tu
 
 def _groups(model: ir.Model, chosen: Mapping[Layer, Form]) -> list[tuple[str, ...]]:
     """Names of chosen MatMuls that share an activation and a form."""
-    operators = {node.name: node.op_type for node in model.graph}
+    inputs = {layer.name: (layer.input, form) for layer, form in chosen.items()}
     sharing: dict[tuple[str, Form], list[str]] = {}
-    for layer, form in chosen.items():
-        if operators[layer.name] == "MatMul":
-            sharing.setdefault((layer.input, form), []).append(layer.name)
+    for node in model.graph:  # in the graph's order: what they become stands where the first of them stood
+        if node.op_type == "MatMul" and node.name in inputs:
+            sharing.setdefault(inputs[node.name], []).append(node.name)
     return [tuple(names) for names in sharing.values() if len(names) > 1]
 
 

@@ -212,3 +212,17 @@ def test_an_unknown_range_and_a_broken_weight_are_named():
     broken[3, 2] = np.nan
     with pytest.raises(CalibrationError, match=r"one\.weight"):
         quantised(build.model(build.linear(build["x"], broken, name="one")), {"x": 1.0})
+
+
+def test_nodes_stay_in_an_order_in_which_they_can_be_run_whatever_the_order_of_the_choice():
+    model = shared_activation()
+    layers, made = find_layers(model), []
+    for chosen in (layers, layers[::-1]):
+        found = model.clone()
+        InsertQDQ(dict.fromkeys(chosen, "int8"), {"norm_out": 2.0})(found)
+        ready = {*found.graph.inputs, *found.graph.initializers.values()}
+        for node in found.graph:
+            assert ready.issuperset(value for value in node.inputs if value is not None), node.name
+            ready.update(node.outputs)
+        made.append(ir.to_proto(found).SerializeToString(deterministic=True))
+    assert made[0] == made[1]
