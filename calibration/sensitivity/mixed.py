@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import onnx_ir as ir
 
@@ -12,6 +13,7 @@ from devil.bundle import Bundle
 from devil.calibration.captures import Captures
 from devil.calibration.forms import Form
 from devil.calibration.graph import GraphCalibration
+from devil.calibration.language.calibrate import SEARCH
 from devil.calibration.language.graph import bundle_weights, language_passes
 from devil.calibration.language.stored import CalibratedWeights
 from devil.calibration.layers import Layer
@@ -114,7 +116,7 @@ class MixedPrecision:
         """The choice of the vision encoder, the backbone or the grounder: `form` or floats."""
         name, layers = calibration.graph, {layer.name: layer for layer in calibration.layers}
         losses = self._losses_of(name)
-        log = self._log(name, rule, form)
+        log = self._log(name, {"rule": rule, "form": form})
 
         def measure(chosen: Sequence[str]) -> Losses:
             trial = " ".join(sorted(chosen))
@@ -133,7 +135,7 @@ class MixedPrecision:
         config = self._bundle.config
         passes = language_passes(self._captures, config.language.vocab, self._captures.clips[:CLIPS])
         task = LanguageTask(config, bundle_weights(self._bundle), calibrated, scheme, passes)
-        log = self._log("language", "gptq", f"int{scheme.bits}")
+        log = self._log("language", {"search": SEARCH, "scheme": asdict(scheme)})
 
         def measure(chosen: Sequence[str]) -> Losses:
             return log.losses(" ".join(sorted(chosen)), lambda: task.losses(chosen))
@@ -172,11 +174,11 @@ class MixedPrecision:
 
         return run
 
-    def _log(self, graph: str, rule: str, form: str) -> TrialLog:
+    def _log(self, graph: str, how: Mapping[str, Any]) -> TrialLog:
+        """What was measured of a graph that is quantised in this way."""
         about = {
             "graphs": [self._bundle.graph_hash(name) for name in ("vision", "language", "backbone", "grounder")],
-            "rule": rule,
-            "form": form,
+            **how,
             "captures": self._captures.about,
             "clips": self._captures.clips,
         }
