@@ -1,13 +1,19 @@
-"""A bundle that answers with [BOX], four clips, and what the bundle was fed on two of them."""
+"""A bundle that answers with [BOX], four clips, what the bundle was fed on two of them, and the bundle in int8."""
 
 from dataclasses import replace
 
 import pytest
 
+from devil.calibration.bundle import write_calibrated
+from devil.calibration.graph import GraphCalibration
 from devil.calibration.options import CalibrateOptions
+from devil.calibration.parts import quantised_part
+from devil.calibration.rules import chosen_by_rule
 from devil.calibration.starting import open_recording
 from devil.data.writer import write_dataset
 from devil.progress import no_progress
+
+QUANTISED = ("vision", "backbone", "grounder")
 
 
 @pytest.fixture(scope="session")
@@ -33,3 +39,23 @@ def recording(bundle, options):
 def alone(options, tmp_path_factory):
     """The options with a work folder of their own."""
     return lambda **changes: replace(options, **{"work": tmp_path_factory.mktemp("work"), **changes})
+
+
+@pytest.fixture(scope="session")
+def graphs(recording):
+    return {name: GraphCalibration(recording.bundle, name, recording.captures, recording.work, 1) for name in QUANTISED}
+
+
+@pytest.fixture(scope="session")
+def parts(graphs):
+    return {
+        name: quantised_part(graph, chosen_by_rule(graph.layers, "int8"), "mse", {}, "by rule")
+        for name, graph in graphs.items()
+    }
+
+
+@pytest.fixture(scope="session")
+def calibrated(recording, parts, tmp_path_factory):
+    output = tmp_path_factory.mktemp("calibrated") / "int8"
+    write_calibrated(recording.bundle, output, "int8", parts)
+    return output

@@ -19,28 +19,7 @@ from devil.errors import CalibrationError
 from devil.progress import no_progress
 from devil.runtime.engines.onnxruntime import OnnxRuntimeEngine
 from devil.runtime.pipeline import Grounder
-
-QUANTISED = ("vision", "backbone", "grounder")
-
-
-@pytest.fixture(scope="module")
-def graphs(recording):
-    return {name: GraphCalibration(recording.bundle, name, recording.captures, recording.work, 1) for name in QUANTISED}
-
-
-@pytest.fixture(scope="module")
-def parts(graphs):
-    return {
-        name: quantised_part(graph, chosen_by_rule(graph.layers, "int8"), "mse", {}, "by rule")
-        for name, graph in graphs.items()
-    }
-
-
-@pytest.fixture(scope="module")
-def calibrated(recording, parts, tmp_path_factory):
-    output = tmp_path_factory.mktemp("calibrated") / "int8"
-    write_calibrated(recording.bundle, output, "int8", parts)
-    return output
+from tests.calibration.conftest import QUANTISED
 
 
 def test_the_bundle_says_what_was_quantised_and_keeps_the_rest(recording, calibrated):
