@@ -11,6 +11,7 @@ import tyro
 
 from devil.bundle import open_bundle
 from devil.command import Flag, run_command
+from devil.errors import EngineError
 from devil.export.tensorrt.build import Outcome, build_engines
 from devil.export.tensorrt.options import EngineOptions
 from devil.export.tensorrt.target import NoEngines, choose
@@ -42,8 +43,15 @@ def main(args: list[str] | None = None) -> int:
 
 
 def run(options: BuildOptions) -> dict[str, Any]:
-    """Does what `devil-build` does; the result as JSON values."""
+    """Does what `devil-build` does; the result as JSON values.
+
+    Raises:
+        EngineError: there is nothing to build them with or for.
+    """
     target = choose(options.engines)
+    if isinstance(target, NoEngines) and options.engines.backend == "auto":
+        ahead = "name the GPUs that will run them, as in --target sm89,sm120, or build on the machine that has one"
+        raise EngineError(f"no engines were built: {target.reason}", ahead)
     with ProgressBars() as progress:
         progress("opening the bundle", 0, 1)
         bundle = open_bundle(options.bundle)

@@ -154,8 +154,11 @@ def test_the_caches_length_becomes_a_number_and_the_types_are_the_graphs(written
 def test_where_there_is_no_gpu_no_engines_are_built_and_it_says_why(written, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("devil.export.tensorrt.target.read_driver", lambda: Driver(problem="no NVIDIA driver"))
     shutil.copytree(written("fp16").folder, tmp_path / "b", ignore=shutil.ignore_patterns("engines"))
-    assert main([str(tmp_path / "b"), "--json"]) == 0
+    assert main([str(tmp_path / "b"), "--json"]) == 1
+    told = capsys.readouterr().err
+    assert "no engines were built: no GPU here (no NVIDIA driver): name the GPUs" in told
+    assert main([str(tmp_path / "b"), "--backend", "onnxruntime", "--json"]) == 0
     shown = capsys.readouterr().out
-    assert "no engines: no GPU here (no NVIDIA driver)" in shown
+    assert "no engines: ONNX Runtime needs no engines" in shown
     assert '"engines": []' in shown.splitlines()[-1]
     assert not (tmp_path / "b" / "engines").exists()
