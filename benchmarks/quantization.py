@@ -115,7 +115,8 @@ def judged(name: str, options: CalibrateOptions, beside: dict[str, Path] | None 
 
 def cost_rows(bundle: Path, work: Path) -> list[Row]:
     """Time and memory of a whole calibration with 32 clips in a process of its own; one clip is judged."""
-    command = ["devil-calibrate", "--bundle", bundle, "--precision", "int4", "--accept", "--judge-clips", "1"]
+    program = Path(sys.executable).with_name("devil-calibrate")
+    command = [program, "--bundle", bundle, "--precision", "int4", "--accept", "--judge-clips", "1"]
     with tempfile.TemporaryDirectory(dir=work) as fresh:
         command += ["--work", fresh, "--output", f"{fresh}/out", "--threads", "2"]
         began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
