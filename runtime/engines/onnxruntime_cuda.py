@@ -75,7 +75,7 @@ class OnnxRuntimeCudaEngine:
         if precision == "bf16":
             raise EngineError("ONNX Runtime has too few kernels for bf16", "run bf16 with TensorRT, or export fp16")
         options = _Sessions(threads=self.threads).options(ort)
-        with explained(f"ONNX Runtime cannot load {path}", "export the bundle again"):
+        with explained(f"ONNX Runtime cannot load {path}", f"{_MEMORY}; else export the bundle again"):
             session = ort.InferenceSession(str(path), options, providers=self._providers())
         check_contract(session, spec, precision, path)
         return CudaRunner(session, spec, precision, self.device)
