@@ -70,9 +70,13 @@ class Driver:
         return cls(**{**values, "gpus": gpus, "cuda": tuple(values["cuda"]) if values["cuda"] else None})
 
 
-def machine_name(gpu: Gpu, driver: Driver) -> str:
-    """What a verdict on an engine holds for: the same engine may compute otherwise on another GPU or driver."""
-    return f"{gpu.name} {gpu.capability}, driver {driver.version or 'unknown'}"
+def machine_name(gpu: Gpu, driver: Driver, runtime: str) -> str:
+    """What a verdict on an engine holds for: the same engine may compute otherwise on another GPU, driver or TensorRT.
+
+    Args:
+        runtime: the TensorRT and its version.
+    """
+    return f"{gpu.name} {gpu.capability}, driver {driver.version or 'unknown'}, {runtime}"
 
 
 def read_driver(library: Any = None, root: Path = Path("/")) -> Driver:
@@ -83,7 +87,7 @@ def read_driver(library: Any = None, root: Path = Path("/")) -> Driver:
         root: folder in which `proc` is looked for.
     """
     version = _kernel_module(root)
-    cuda = library or _open()
+    cuda = library or open_library()
     if cuda is None:
         if version:
             return Driver(version=version, problem="the driver's CUDA library (libcuda) is missing", mend=_CONTAINER)
@@ -105,14 +109,15 @@ def memory_in_use(library: Any = None) -> int | None:
     Args:
         library: CUDA's driver library, opened; by default the system's.
     """
-    cuda = library or _open()
+    cuda = library or open_library()
     free, total = ctypes.c_size_t(), ctypes.c_size_t()
     if cuda is None or cuda.cuMemGetInfo_v2(ctypes.byref(free), ctypes.byref(total)):
         return None
     return total.value - free.value
 
 
-def _open() -> ctypes.CDLL | None:
+def open_library() -> ctypes.CDLL | None:
+    """CUDA's driver library, where there is one."""
     for name in ("nvcuda.dll",) if sys.platform == "win32" else ("libcuda.so.1", "libcuda.so"):
         try:
             return ctypes.CDLL(name)

@@ -37,16 +37,18 @@ class IProfiler:
     pass
 
 
-def content(onnx, profiles, spec, host=(), wrong=0.0):
+def content(onnx, profiles, spec, host=(), wrong=0.0, host_code=False):
     """The bytes of an engine.
 
     Args:
         profiles: `devil.engine_profile.Profile`s.
         host: inputs whose values are read on the host.
         wrong: share by which all floats that come out are too large: a miscompiled engine.
+        host_code: it holds code for the CPU, as version-compatible engines do.
     """
     shapes = [profile.shapes(spec) for profile in profiles]
-    return json.dumps({"onnx": str(onnx), "shapes": shapes, "host": list(host), "wrong": wrong}).encode()
+    values = {"onnx": str(onnx), "shapes": shapes, "host": list(host), "wrong": wrong, "host_code": host_code}
+    return json.dumps(values).encode()
 
 
 class ICudaEngine:
@@ -104,6 +106,9 @@ class IRuntimeConfig:
 
     cuda_graph_strategy = None
 
+    def set_execution_context_allocation_strategy(self, strategy):
+        self.allocation = strategy
+
     def create_runtime_cache(self):
         return IRuntimeCache()
 
@@ -124,10 +129,11 @@ class IRuntimeCache:
 
 class IExecutionContext:
     def __init__(self, engine, strategy):
-        self._engine, self._needs_memory, self.strategy = engine, strategy == "USER_MANAGED", strategy
+        self._engine, self.strategy = engine, strategy
+        self._needs_memory = getattr(strategy, "allocation", strategy) == "USER_MANAGED"
         self.engine, self.profiler = engine, None
         self._profile, self._shapes, self._addresses, self._allocators = None, {}, {}, {}
-        self._changed = True
+        self._changed, self._kept = True, []
 
     def set_device_memory(self, memory, size):
         assert memory % 256 == 0
@@ -170,6 +176,7 @@ class IExecutionContext:
     def set_output_allocator(self, name, allocator):
         assert isinstance(allocator, IOutputAllocator)
         self._allocators[name] = allocator
+        self._kept.append(allocator)  # as the binding does, as long as the context lives
         return True
 
     def execute_async_v3(self, stream):
@@ -234,15 +241,19 @@ def make_module(machine, version="11.1.0", rtx=False):
 
     class Runtime:
         def __init__(self, logger):
-            self._logger = logger
+            self._logger, self.engine_host_code_allowed = logger, False
             machine.complain = lambda text: logger.log(ILogger.Severity.ERROR, text)
 
         def deserialize_cuda_engine(self, serialised):
             try:
-                return ICudaEngine(machine, json.loads(serialised))
+                values = json.loads(serialised)
             except ValueError:
                 self._logger.log(ILogger.Severity.ERROR, "magic tag does not match")
                 return None
+            if values["host_code"] and not self.engine_host_code_allowed:
+                self._logger.log(ILogger.Severity.ERROR, "the plan has host code, which is not allowed")
+                return None
+            return ICudaEngine(machine, values)
 
     module.Runtime, module.ILogger, module.DataType = Runtime, ILogger, DataType
     module.IOutputAllocator, module.IProfiler = IOutputAllocator, IProfiler

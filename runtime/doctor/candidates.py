@@ -104,7 +104,7 @@ def _engines(installed: TensorRt, facts: Facts, bundle: Bundle) -> Iterator[Obst
     """Graphs without an engine that this machine may run."""
     store, host = EngineStore(bundle), host_of(installed, facts)
     lookups = {graph: store.lookup(graph, host) for graph in GRAPHS}
-    here = machine_name(facts.driver.gpus[0], facts.driver)
+    here = machine_name(facts.driver.gpus[0], facts.driver, f"{host.backend} {host.version}")
     for graph, lookup in lookups.items():
         if lookup.engine and not lookup.engine.gates.get(here, {}).get("passed", True):
             mend = "build it again with another TensorRT or with the plugin (docs/tensorrt.md)"

@@ -27,8 +27,9 @@ def open_engine(bundle: Bundle, name: EngineName = "auto", threads: int = 0, tru
 
     Args:
         name: `auto` takes, where there is a GPU, TensorRT or TensorRT-RTX if the bundle has engines of all graphs for
-            it, else ONNX Runtime's CUDA provider; and ONNX Runtime's CPU kernels otherwise. `devil-doctor BUNDLE`
-            tells why. `mixed` takes TensorRT for the graphs that have an engine and ONNX Runtime for the others.
+            it and none was found wrong here, else ONNX Runtime's CUDA provider; and ONNX Runtime's CPU kernels
+            otherwise. `devil-doctor BUNDLE` tells why. `mixed` takes TensorRT for the graphs that have an engine and
+            ONNX Runtime for the others.
         threads: CPU threads of ONNX Runtime; 0 takes all cores.
         trust: run TensorRT engines that were not judged on this machine (see `devil.runtime.engines.gate`).
 
@@ -67,10 +68,13 @@ def _cuda(threads: int) -> Engine:
 
 
 def _tensorrt(bundle: Bundle, backend: Backend, trust: bool) -> Engine:
-    """One whose engines are there for all graphs."""
+    """One whose engines are there for all graphs, and were not found wrong here."""
+    from devil.runtime.engines.gate import refuse_failed, verdict
+
     engine = _opened(bundle, backend, trust)
     for graph in GRAPHS:
-        EngineStore(bundle).find(graph, engine.host)
+        stored = EngineStore(bundle).find(graph, engine.host)
+        refuse_failed(stored, verdict(stored, engine.machine))
     return engine
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from devil.errors import EngineError, MissingPackageError
 from devil.gpu import Driver, Gpu, read_driver
 
+_ROOM = "close other programs on the GPU, or lower --max-frames, --context or the sizes given to devil-build"
 _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: nothing here waits for the legacy default stream
 
 
@@ -80,12 +81,16 @@ class CudaDevice:
         try:
             allocation = self.cuda.mem_alloc(size)
         except self.cuda.MemoryError as error:
-            raise EngineError(
-                f"the GPU has no room: {purpose} needs {_gigabytes(size)}, {self._state()}",
-                "close other programs on the GPU, or lower --max-frames, --context or the sizes given to devil-build",
-            ) from error
+            told = f"the GPU has no room: {purpose} needs {_gigabytes(size)}, {self._state()}"
+            raise EngineError(told, _ROOM) from error
         self.taken[purpose] = self.taken.get(purpose, 0) + size
         return DeviceMemory(self, allocation, size, purpose)
+
+    def shortage(self, size: int) -> str:
+        """What there is too little of and what helps, where so many bytes are not free; empty where they are."""
+        if size <= self.cuda.mem_get_info()[0]:
+            return ""
+        return f"it needs more than {_gigabytes(size)} of the GPU, {self._state()}; {_ROOM}"
 
     def pinned(self, size: int) -> np.ndarray:
         """uint8 [size] in memory that the GPU copies from and to by itself.

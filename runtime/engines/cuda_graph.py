@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from devil.errors import EngineError
+from devil.gpu import open_library
 
 # cuda.h: CU_STREAM_CAPTURE_MODE_THREAD_LOCAL. What other threads do meanwhile does not spoil the capture.
 _THREAD_LOCAL = 1
@@ -29,8 +30,8 @@ class CudaGraph:
     """
 
     def __init__(self, stream: int, enqueue: Callable[[], None], library: Any = None):
-        self._cuda = library or driver_library()
         self._graph, self._executable = ctypes.c_void_p(), ctypes.c_void_p()
+        self._cuda = library or driver_library()
         handle = ctypes.c_void_p(stream)
         self._call("cuStreamBeginCapture_v2", handle, _THREAD_LOCAL)
         try:
@@ -63,10 +64,10 @@ def driver_library() -> ctypes.CDLL:
     Raises:
         EngineError: there is none.
     """
-    try:
-        return ctypes.CDLL("libcuda.so.1")
-    except OSError as error:
-        raise EngineError("the driver's CUDA library (libcuda) is missing", "install NVIDIA's driver") from error
+    library = open_library()
+    if library is None:
+        raise EngineError("the driver's CUDA library (libcuda) is missing", "install NVIDIA's driver")
+    return library
 
 
 def _check(function: str, status: int) -> None:

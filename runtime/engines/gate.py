@@ -72,22 +72,40 @@ class NumericGate:
         Raises:
             EngineError: the engine is out of its budget, or cannot be judged.
         """
-        report = stored.gates.get(here)
-        if report is None or report.get("schema") != SCHEMA:
+        report = verdict(stored, here)
+        if report is None:
             if self.trust:
                 return
-            report = judge(store, stored.key.graph, runner, path)
+            try:
+                report = judge(store, stored.key.graph, runner, path)
+            except EngineError as error:
+                raise EngineError(f"{stored.path.name}: {error.message}", error.mend) from error
             try:
                 store.record_gate(stored, here, report)
             except OutputError as error:  # a bundle on a disk that cannot be written is judged every time
                 _log.warning("the verdict on an engine is not kept: %s", error)
-        if not report["passed"]:
-            worst = report["findings"][0]
-            raise EngineError(
-                f"it computes something else than the graph: {worst['tensor']} of {worst['case']} has "
-                f"{', '.join(worst['broken'])}",
-                "build it again with another TensorRT or with the plugin (docs/tensorrt.md), or take another --engine",
-            )
+        refuse_failed(stored, report)
+
+
+def verdict(stored: StoredEngine, here: str) -> Mapping[str, Any] | None:
+    """The report on an engine on a machine, where it was judged there."""
+    report = stored.gates.get(here)
+    return report if report is not None and report.get("schema") == SCHEMA else None
+
+
+def refuse_failed(stored: StoredEngine, report: Mapping[str, Any] | None) -> None:
+    """
+    Raises:
+        EngineError: the report says that the engine is out of its budget.
+    """
+    if report is None or report["passed"]:
+        return
+    worst = report["findings"][0]
+    raise EngineError(
+        f"{stored.path.name}: it computes something else than the graph: {worst['tensor']} of {worst['case']} has "
+        f"{', '.join(worst['broken'])}",
+        "build it again with another TensorRT or with the plugin (docs/tensorrt.md), or take another --engine",
+    )
 
 
 def judge(store: EngineStore, graph: str, runner: TensorRtRunner, path: Path) -> dict[str, Any]:

@@ -88,7 +88,7 @@ def test_memory_in_use_is_told_where_the_thread_has_a_gpu():
 
 
 def test_a_container_without_the_gpus_is_told_from_a_machine_without_a_driver(root, tmp_path, monkeypatch):
-    monkeypatch.setattr("devil.gpu._open", lambda: None)
+    monkeypatch.setattr("devil.gpu.open_library", lambda: None)
     assert "--gpus all" in read_driver(root=root).mend
     assert read_driver(root=tmp_path / "nothing").problem == "no NVIDIA driver"
 

@@ -150,6 +150,22 @@ def test_values_read_on_the_host_and_sizes_told_by_the_run(bundle, tmp_path, cha
     assert gate["passed"]
 
 
+def test_outputs_whose_size_the_run_tells_are_not_kept(bundle, tmp_path, gpu):
+    small = copied(bundle, tmp_path / "bundle")
+    ranges, spec = engines.profiles(small.config)["backbone"], contract(small.config)["backbone"]
+    values = json.loads(fake_tensorrt.content(small.path("backbone"), ranges, spec)) | {"derives": False}
+    engines.add_engine(small, "backbone", json.dumps(values).encode())
+    runner = TensorRtEngine(small, "tensorrt", NumericGate(trust=True)).load(small.path("backbone"), spec, "fp32")
+    side, held = small.config.detector.min_side, []
+    for _ in range(3):
+        pending = runner.submit({"frames": np.zeros((1, side, side, 3), np.uint8)})
+        pending.wait()
+        assert np.isfinite(np.asarray(pending.rows("features")[0])).all()
+        del pending
+        held.append(gpu.machine.used)
+    assert held[2] == held[0]
+
+
 # What it refuses
 
 
@@ -176,7 +192,7 @@ def test_a_miscompiled_engine_is_refused_with_tensor_and_figure_and_stays_so(sma
     with pytest.raises(EngineError, match=r"logits of .* has relative 0\.01 \(budget 0\.0001\)") as error:
         language(small, NumericGate())
     assert stored.path.name in str(error.value)
-    report = json.loads(stored.sidecar.read_text())["gates"]["Fake GPU sm89, driver 580.1"]
+    report = json.loads(stored.sidecar.read_text())["gates"]["Fake GPU sm89, driver 580.1, tensorrt 11.1.0"]
     assert not report["passed"]
     assert report["findings"][0]["broken"]
     monkeypatch.setattr("devil.runtime.engines.gate.judge", None)  # not sought twice, and trust does not overrule it
@@ -211,6 +227,17 @@ def test_missing_foreign_and_altered_engines_are_named(small):
     stored.path.write_bytes(b"not an eng1ne")
     with pytest.raises(EngineError, match="was altered after it was built"):
         language(small, NumericGate())
+
+
+def test_code_for_the_cpu_is_run_of_version_compatible_engines_alone(small):
+    ranges, spec = engines.profiles(small.config)["language"], contract(small.config)["language"]
+    content = fake_tensorrt.content(small.path("language"), ranges, spec, host_code=True)
+    stored = engines.add_engine(small, "language", content)
+    with pytest.raises(EngineError, match="the plan has host code, which is not allowed"):
+        language(small, NumericGate())
+    stored.path.unlink()
+    engines.add_engine(small, "language", content, version="11.0.1", version_compatible=True)
+    language(small, NumericGate())
 
 
 def test_an_engine_of_another_form_is_refused(small):
@@ -249,6 +276,13 @@ def test_too_little_gpu_memory_says_what_needs_how_much(built, gpu, monkeypatch)
     assert one_line(error)
 
 
+def test_an_engine_that_the_gpu_has_no_room_for_says_how_much_there_is(small, gpu, monkeypatch):
+    engines.add_engine(small, "language", b"not an engine")
+    monkeypatch.setattr(gpu.machine, "total", gpu.machine.used + 5)
+    with pytest.raises(EngineError, match=r"cannot load .*it needs more than 0\.00 GB of the GPU, .* are free.* close"):
+        language(small, NumericGate())
+
+
 def test_a_fault_on_the_gpu_is_one_line(grounder, gpu, clip_path, monkeypatch):
     video = grounder.encode(clip_path)
     monkeypatch.setattr(gpu.machine, "broken", "cuStreamSynchronize failed: an illegal memory\naccess")
@@ -285,6 +319,17 @@ def test_with_a_gpu_the_engines_that_are_there_are_chosen(built, bundle, monkeyp
         choice.open_engine(built, "tensorrt-rtx")
 
 
+def test_an_engine_that_was_found_wrong_here_is_not_chosen_and_named_if_asked_for(small, monkeypatch):
+    engines.add_engines(small)
+    wrong_engine(small)
+    with pytest.raises(EngineError, match="computes something else"):
+        language(small, NumericGate())
+    monkeypatch.setattr(choice, "read_driver", lambda: Driver((fake_cuda.GPU,)))
+    assert isinstance(choice.open_engine(small), OnnxRuntimeEngine)
+    with pytest.raises(EngineError, match=r"language-tensorrt-.*\.engine: it computes .* has relative 0\.01"):
+        choice.open_engine(small, "tensorrt")
+
+
 def test_graphs_without_an_engine_run_on_onnx_runtime_if_asked(small, clip_path, expected):
     ranges = engines.profiles(small.config)
     for graph in ("backbone", "grounder"):
@@ -313,7 +358,7 @@ def test_tensorrt_rtx_captures_by_itself_and_its_kernels_are_kept(small, gpu):
     runner = engine.load(small.path("language"), spec, "fp32")  # the gate decodes
     assert gpu.machine.launches == launches
     config = runner.contexts.of(1).strategy
-    assert config.cuda_graph_strategy == "WHOLE_GRAPH_CAPTURE"
+    assert (config.cuda_graph_strategy, config.allocation) == ("WHOLE_GRAPH_CAPTURE", "USER_MANAGED")
     assert stored.path.with_suffix(".jit").read_bytes() == b"compiled"
     again = engine.load(small.path("language"), spec, "fp32")
     assert again.contexts.of(1).strategy.cache.kernels == b"compiled, compiled"
@@ -369,7 +414,7 @@ try:
     raise AssertionError("zeros were taken for an engine")
 except EngineError as error:
     assert "magicTag" in str(error) and "build it again" in str(error), error
-output_allocator(api, "x", lambda name, size: None)
+output_allocator(api, "x")
 """
 
 

@@ -30,12 +30,12 @@ class Contexts:
         self._api, self._engine, self._stream, self._purpose = api, engine, stream, purpose
         self.repeats = repeats
         self._shared: dict[int, Any] = {}
-        self._scratch = self._config = self._compiled = None
+        self._scratch = device.allocate(engine.device_memory_size_v2, f"activations of {purpose}")
+        self._allocation = api.trt.ExecutionContextAllocationStrategy.USER_MANAGED
+        self._config = self._compiled = None
         if api.backend == "tensorrt-rtx":
             self._configure(compiled)
-        else:
-            self._scratch = device.allocate(engine.device_memory_size_v2, f"activations of {purpose}")
-        self.capturable = repeats and self._scratch is not None
+        self.capturable = repeats and self._config is None
 
     def of(self, profile: int) -> Any:
         """The context that plain runs of a profile share."""
@@ -52,8 +52,7 @@ class Contexts:
         api = self._api
         with api.explained(f"graph {self._purpose!r} cannot be prepared", "close other programs on the GPU"):
             context = api.wanted(self._created(), "create_execution_context")
-            if self._scratch:
-                context.set_device_memory(self._scratch.address, self._scratch.bytes)
+            context.set_device_memory(self._scratch.address, self._scratch.bytes)
             api.wanted(context.set_optimization_profile_async(profile, self._stream.handle), "profile")
         return context
 
@@ -63,15 +62,14 @@ class Contexts:
             self._compiled.save()
 
     def _configure(self, compiled: Path) -> None:
-        """TensorRT-RTX compiles kernels for the shapes it meets, and keeps memory and CUDA graphs of its own."""
+        """TensorRT-RTX compiles kernels for the shapes it meets, and keeps CUDA graphs of its own."""
         api = self._api
         with api.explained(f"graph {self._purpose!r} cannot be prepared"):
             self._config = api.wanted(self._engine.create_runtime_config(), "create_runtime_config")
+            self._config.set_execution_context_allocation_strategy(self._allocation)
             if self.repeats:
                 self._config.cuda_graph_strategy = api.trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
             self._compiled = JitCache(self._config, compiled)
 
     def _created(self) -> Any:
-        if self._config:
-            return self._engine.create_execution_context(self._config)
-        return self._engine.create_execution_context(self._api.trt.ExecutionContextAllocationStrategy.USER_MANAGED)
+        return self._engine.create_execution_context(self._config or self._allocation)

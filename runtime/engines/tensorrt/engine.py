@@ -10,7 +10,6 @@ from devil.contract import GraphSpec, Precision
 from devil.engine_key import Backend
 from devil.engine_sidecar import StoredEngine
 from devil.engine_store import EngineStore
-from devil.errors import EngineError
 from devil.gpu import machine_name
 from devil.runtime.engines.cuda_device import open_device
 from devil.runtime.engines.tensorrt.api import host, load_plugin, open_api
@@ -27,6 +26,10 @@ class TensorRtEngine:
         backend: which TensorRT.
         gate: refuses an engine that computes something else than the graph (`devil.runtime.engines.gate`).
 
+    Attributes:
+        host: what engines are looked up by.
+        machine: what verdicts on engines hold for.
+
     Raises:
         MissingPackageError: this TensorRT or pycuda is not installed.
         EngineError: there is no GPU, or TensorRT does not start on it.
@@ -37,6 +40,7 @@ class TensorRtEngine:
         self.device = open_device()  # first: without a GPU everything else is beside the point
         self.api = open_api(backend)
         self.host = host(self.api, self.device)
+        self.machine = machine_name(self.device.gpu, self.device.driver, f"{backend} {self.host.version}")
         self._store, self._gate = EngineStore(bundle), gate
         mend = "install a driver that serves this TensorRT's CUDA"
         if self.device.driver.cuda:
@@ -54,14 +58,14 @@ class TensorRtEngine:
         if stored.key.plugin:
             load_plugin(self.api)
         content = stored.read()
-        with self.api.explained(f"{self.name} cannot load {stored.path.name}", "remove it and build it again"):
+        # A version-compatible engine carries the runtime that built it, which TensorRT does not run unasked.
+        self._runtime.engine_host_code_allowed = stored.key.version_compatible
+        mend = self.device.shortage(stored.bytes) or "remove it and build it again"
+        with self.api.explained(f"{self.name} cannot load {stored.path.name}", mend):
             engine = self.api.wanted(self._runtime.deserialize_cuda_engine(content), "deserialize_cuda_engine")
-        compiled, here = stored.path.with_suffix(".jit"), machine_name(self.device.gpu, self.device.driver)
+        compiled = stored.path.with_suffix(".jit")
         runner = TensorRtRunner(self.api, self.device, engine, spec, precision, stored.key.profiles, compiled)
-        try:
-            self._gate(self._store, stored, runner, path, here)
-        except EngineError as error:
-            raise EngineError(f"{stored.path.name}: {error.message}", error.mend) from error
-        if here not in stored.gates:  # the gate has just met every kind of shape
+        self._gate(self._store, stored, runner, path, self.machine)
+        if self.machine not in stored.gates:  # the gate has just met every kind of shape
             runner.contexts.keep_compiled()
         return runner

@@ -12,8 +12,8 @@ from devil.contract import GraphSpec, Precision
 from devil.engine_profile import Profile, chosen, named_sizes
 from devil.errors import EngineError
 from devil.runtime.engines.base import Feeds, checked_feeds
-from devil.runtime.engines.cuda_device import CudaDevice, DeviceMemory
-from devil.runtime.engines.tensorrt.allocator import output_allocator
+from devil.runtime.engines.cuda_device import CudaDevice
+from devil.runtime.engines.tensorrt.allocator import Allocate, output_allocator
 from devil.runtime.engines.tensorrt.api import Api
 from devil.runtime.engines.tensorrt.bound import NOTHING_BOUND, Bound
 from devil.runtime.engines.tensorrt.buffers import Inputs, Outputs, Staging
@@ -22,8 +22,6 @@ from devil.runtime.engines.tensorrt.contexts import Contexts
 from devil.runtime.engines.tensorrt.form import PAST, Form
 from devil.runtime.engines.tensorrt.results import Output, TensorRtPending, as_array, tensor_bytes
 from devil.runtime.engines.tensorrt.rows import DeviceRow, adjacent, resident, row_shape
-
-Allocate = Callable[[str, int], DeviceMemory]  # an output's name and bytes → memory
 
 
 class TensorRtRunner:
@@ -52,10 +50,12 @@ class TensorRtRunner:
         self.profiles = tuple(profiles)
         self.form = Form.of(api, engine, spec, precision, profiles)
         self.stream = device.stream()
-        self.contexts = Contexts(api, engine, device, self.stream, spec.name, spec.name == "language", compiled)
+        repeats = spec.name == "language" and not self.form.on_host  # captured copies go to the device
+        self.contexts = Contexts(api, engine, device, self.stream, spec.name, repeats, compiled)
         self._inputs = Inputs(device, self.form.largest, f"inputs of {spec.name}")
         self._values = Staging(device, {name: self.form.largest[name] for name in self.form.on_host})
         self._outputs = Outputs(device, f"outputs of {spec.name}")
+        self._allocators: dict[tuple[Any, str], Any] = {}  # by context and output
         self._pool = CachePool(self)
 
     def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
@@ -161,10 +161,18 @@ class TensorRtRunner:
                 self.api.wanted(context.set_tensor_address(name, output.memory.address), f"address of {name}")
                 outputs[name] = lambda output=output: output
             else:  # only the run itself knows the size
-                allocator = output_allocator(self.api, name, allocate)
-                self.api.wanted(context.set_output_allocator(name, allocator), f"allocator of {name}")
-                outputs[name] = lambda allocator=allocator, kind=kind: Output(allocator.memory, allocator.shape, kind)
+                allocator = self._allocator(context, name)
+                allocator.begin(allocate)
+                outputs[name] = lambda allocator=allocator, kind=kind: Output(*allocator.end(), kind)
         return outputs
+
+    def _allocator(self, context: Any, name: str) -> Any:
+        """The one allocator of a context's output: contexts keep every one that they are ever given."""
+        if (context, name) not in self._allocators:
+            allocator = output_allocator(self.api, name)
+            self.api.wanted(context.set_output_allocator(name, allocator), f"allocator of {name}")
+            self._allocators[context, name] = allocator
+        return self._allocators[context, name]
 
     def _explained(self) -> Any:
         return self.device.explained_with(self.api, f"graph {self.spec.name!r} failed")

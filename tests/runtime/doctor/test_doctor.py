@@ -97,9 +97,9 @@ def test_tensorrt_is_chosen_when_its_engines_are_there(tmp_path):
 def test_an_engine_that_the_gate_refused_here_is_in_the_way(tmp_path):
     bundle = make_bundle(tmp_path)
     engine = build_engines(FULL, bundle)
-    EngineStore(bundle).record_gate(engine, "NVIDIA L4 sm89, driver 550.54", {"passed": False})
+    EngineStore(bundle).record_gate(engine, "NVIDIA L4 sm89, driver 550.54, tensorrt 10.16.2.10", {"passed": False})
     assert chosen(candidates(FULL, bundle)).name == "tensorrt"
-    EngineStore(bundle).record_gate(engine, "NVIDIA L4 sm89, driver 570.86.15", {"passed": False})
+    EngineStore(bundle).record_gate(engine, "NVIDIA L4 sm89, driver 570.86.15, tensorrt 10.16.2.10", {"passed": False})
     assert "the engine of grounder computes something else" in obstacles(FULL, "tensorrt", bundle)
 
 
