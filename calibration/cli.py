@@ -5,11 +5,11 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
-from dataclasses import replace
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from devil.bundle import MANIFEST, read_manifest
+from devil.bundle import read_manifest
 from devil.calibration.options import CalibrateOptions
 from devil.command import run_command
 from devil.errors import CalibrationError, MissingPackageError, UsageError
@@ -19,6 +19,7 @@ from devil.progress import Progress, ProgressBars
 if TYPE_CHECKING:
     from devil.calibration.parts import Parts
     from devil.calibration.starting import Recording
+    from devil.calibration.verdict.budget import Budget
     from devil.calibration.verdict.decision import Verdict
     from devil.calibration.verdict.judge import Judge
 
@@ -31,11 +32,15 @@ class RefusedError(CalibrationError):
 
     Attributes:
         result: the report.
+
+    Args:
+        whole: names of the bundles that were judged beside the result.
     """
 
-    def __init__(self, verdict: Verdict, report: dict[str, Any]):
+    def __init__(self, verdict: Verdict, report: dict[str, Any], whole: Collection[str]):
         best = verdict.candidates[verdict.alternative or verdict.original]
-        instead = f"--graphs {' '.join(best.graphs)}" if best.graphs else f"the bundle {best.name} as it is"
+        is_part = best.name not in {verdict.original, *whole}
+        instead = f"--graphs {' '.join(best.graphs)}" if is_part else f"the bundle {best.name} as it is"
         super().__init__(
             f"the result is refused: {'; '.join(verdict.complaints)}",
             f"best within the budget: {instead}; --accept writes the result all the same",
@@ -66,22 +71,44 @@ def calibrate(options: CalibrateOptions) -> dict[str, Any]:
         source = options.bundle or reference_bundle(progress)
         output = options.output or Path(f"{read_manifest(source).model}-{options.precision}-calibrated")
         check_output(output, options.force)
+        beside = bundles_beside(options.beside, source, output)
         recording = open_recording(options, source, progress)
-        verdict, parts, judge = _judged(recording, source, output, budget, options, progress)
-        report = _report(verdict, recording, source, output, options)
+        verdict, parts, judge = _judged(recording, source, output, budget, beside, options, progress)
+        kept = verdict.passed or options.accept
+        if kept:  # before the report, which says so
+            _keep(recording, output, parts, verdict, options)
+        report = _report(verdict, recording, source, output if kept else None, options)
         write_text(output.with_name(f"{output.name}.verdict.json"), json.dumps(report, indent=1) + "\n")
         _write_page(verdict, parts, judge, source, output)
-        if verdict.passed or options.accept:
-            _keep(recording, output, parts, verdict, options)
-    _summarise(verdict, recording, output)
-    if not verdict.passed and not options.accept:
-        raise RefusedError(verdict, report)
+    _summarise(verdict, recording, output, kept)
+    if not kept:
+        raise RefusedError(verdict, report, beside)
     return report
 
 
+def bundles_beside(paths: Collection[Path], source: Path, output: Path) -> dict[str, Path]:
+    """The bundles of --beside by the names that the report gives them.
+
+    Raises:
+        BundleError: one is no bundle.
+        UsageError: two have one name, or one is of another model.
+    """
+    found: dict[str, Path] = {}
+    config = read_manifest(source).config
+    for path in paths:
+        name = path.resolve().name
+        if name in {source.resolve().name, output.name, *found}:
+            raise UsageError(f"two bundles are named {name}", "rename the folder: the report tells bundles by name")
+        if read_manifest(path).config != config:
+            raise UsageError(f"{path} is of another model than {source}", "name bundles of the same checkpoint")
+        found[name] = path
+    return found
+
+
 def _judged(
-    recording: Recording, source: Path, output: Path, budget: Any, options: CalibrateOptions, progress: Progress
-) -> tuple[Verdict, Parts, Judge]:
+    recording: Recording, source: Path, output: Path, budget: Budget, beside: dict[str, Path],
+    options: CalibrateOptions, progress: Progress,
+) -> tuple[Verdict, Parts, Judge]:  # fmt: skip
     """Quantises and judges; mixed precision is made more careful where the judgement goes against it."""
     from devil.calibration.bundle import write_calibrated
     from devil.calibration.parts import build_parts
@@ -96,8 +123,7 @@ def _judged(
         result = recording.work / "result" / output.name
         write_calibrated(recording.bundle, result, options.precision, parts.graphs)
         judge = Judge(source, questions, recording.captures, budget, recording.work, options.threads, progress)
-        others = {path.resolve().name: path for path in options.beside}
-        verdict = judge.judge(result, others, options.accept)
+        verdict = judge.judge(result, beside, options.accept)
         if verdict.passed:
             break
     return verdict, parts, judge
@@ -112,11 +138,11 @@ def _keep(recording: Recording, output: Path, parts: Parts, verdict: Verdict, op
 
 
 def _report(
-    verdict: Verdict, recording: Recording, source: Path, output: Path, options: CalibrateOptions
+    verdict: Verdict, recording: Recording, source: Path, written: Path | None, options: CalibrateOptions
 ) -> dict[str, Any]:
     captures = recording.captures
     return {
-        "bundle": str(output) if verdict.passed or options.accept else None,
+        "bundle": str(written) if written else None,
         "source": str(source),
         "precision": options.precision,
         "calibrated_on": {
@@ -132,13 +158,13 @@ def _write_page(verdict: Verdict, parts: Parts, judge: Judge, source: Path, outp
     from devil.calibration.verdict.page import verdict_page
 
     page = verdict_page(
-        f"{source.resolve().name} → {output.name}", replace(verdict), parts.layers, "largest loss of the layer alone",
+        f"{source.resolve().name} → {output.name}", verdict, parts.layers, "largest loss of the layer alone",
         judge.replies(verdict.original), judge.replies(verdict.result),
     )  # fmt: skip
     write_text(output.with_name(f"{output.name}.verdict.html"), page)
 
 
-def _summarise(verdict: Verdict, recording: Recording, output: Path) -> None:
+def _summarise(verdict: Verdict, recording: Recording, output: Path, kept: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -156,7 +182,7 @@ def _summarise(verdict: Verdict, recording: Recording, output: Path) -> None:
     clips, problems = recording.captures.clips, recording.problems
     left = f", {len(problems)} could not be used ({problems[0]})" if problems else ""
     console.print(f"calibrated on {len(clips)} clips{left}", markup=False)
-    written = f"{output}, " if (output / MANIFEST).exists() else ""
+    written = f"{output}, " if kept else ""
     console.print(f"{written}{output}.verdict.html", markup=False)
 
 

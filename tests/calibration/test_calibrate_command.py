@@ -5,7 +5,11 @@ import json
 import pytest
 
 from devil.bundle import open_bundle
-from devil.calibration.cli import main
+from devil.calibration.cli import RefusedError, bundles_beside, main
+from devil.calibration.verdict.budget import Budget
+from devil.calibration.verdict.decision import decide
+from devil.errors import UsageError
+from tests.calibration.test_verdict import FP32, candidate
 
 
 @pytest.fixture
@@ -70,3 +74,28 @@ def test_help_tells_every_flag(capsys):
     assert stopped.value.code == 0
     shown = capsys.readouterr().out
     assert all(flag in shown for flag in ("--precision", "--sentences", "--budget", "--accept", "--work"))
+
+
+@pytest.mark.parametrize(
+    ("other", "whole", "told"),
+    [
+        ("fp16", ["fp16"], "best within the budget: the bundle fp16 as it is"),
+        ("part", [], "best within the budget: --graphs vision language backbone grounder"),
+    ],
+)
+def test_a_refusal_names_a_bundle_that_was_judged_beside_as_such(other, whole, told):
+    slow, good = candidate("int8", (0.5, 0.5, 1.5, 0.5)), candidate(other, (0.9, 0.9, 0.9, 0.9))
+    verdict = decide("int8", "fp32", {one.name: one for one in (FP32, slow, good)}, Budget.of("int8"))
+    assert told in str(RefusedError(verdict, {}, whole))
+
+
+def test_bundles_beside_that_the_report_could_not_tell_apart_are_refused(bundle, tmp_path):
+    (tmp_path / bundle.name).symlink_to(bundle)
+    (tmp_path / "other").mkdir()
+    for path in bundle.iterdir():
+        (tmp_path / "other" / path.name).symlink_to(path)
+    assert bundles_beside([tmp_path / "other"], bundle, tmp_path / "out") == {"other": tmp_path / "other"}
+    for paths in ([bundle], [tmp_path / "other", tmp_path / "other"], [tmp_path / "other"]):
+        output = tmp_path / ("other" if len(paths) == 1 else "out")
+        with pytest.raises(UsageError, match="two bundles are named"):
+            bundles_beside(paths, bundle, output)
