@@ -112,10 +112,10 @@ def _manifest(
 ) -> Manifest:
     fidelity = dict(source.fidelity)
     for graph, part in parts.items():
-        fidelity[graph] = {
-            "method": f"onnxruntime, recorded frames, against the same graph in {source.graph_precision(graph)}",
-            "measures": {} if part.error is None else {"error": part.error},
-        }
+        fidelity.pop(graph, None)  # of the graph that it replaces
+        if part.error is not None:
+            method = f"onnxruntime, recorded frames, against the same graph in {source.graph_precision(graph)}"
+            fidelity[graph] = {"method": method, "measures": {"error": part.error}}
     return replace(
         source,
         precision=precision,
