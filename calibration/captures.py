@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -151,9 +152,10 @@ class Captures:
     def _array(self, number: int, file: str) -> Any:
         path = self.folder / clip_name(number) / file
         try:
-            stored = np.load(path, allow_pickle=False)
-            return stored if isinstance(stored, np.ndarray) else dict(stored.items())
-        except (OSError, ValueError) as error:
+            with open(path, "rb") as opened:
+                stored = np.load(opened, allow_pickle=False)
+                return stored if isinstance(stored, np.ndarray) else dict(stored.items())
+        except (OSError, ValueError, EOFError, BadZipFile) as error:
             raise CalibrationError(f"{path} cannot be read ({error})", f"remove {self.folder} and run again") from error
 
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Collection
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -88,7 +89,7 @@ def _read(path: Path, key: str, names: Collection[str]) -> dict[str, Histogram] 
             if str(stored["key"]) != key:
                 return None
             counts, numbers, largest = stored["counts"], stored["numbers"].tolist(), stored["largest"].tolist()
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
         return None
     return {
         name: Histogram(counts[index], int(exponent), largest[index], int(total), int(zeros))

@@ -13,6 +13,7 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -66,7 +67,7 @@ class StoredLayer:
             with np.load(folder / _FOLDS, allow_pickle=False) as found:
                 self.scales = {maker: torch.from_numpy(found[maker]) for maker in found.files}
             self.bits: dict[str, int] = json.loads((folder / _BITS).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, EOFError, KeyError, BadZipFile) as error:
             raise CalibrationError(f"{folder} cannot be read ({error})", f"remove {folder} and run again") from error
 
     def has(self, name: str) -> bool:

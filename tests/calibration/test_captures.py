@@ -69,3 +69,13 @@ def test_a_clip_whose_writing_failed_leaves_nothing(tmp_path):
         write_clip(tmp_path, 0, CLIP, [Run("vision", 0, {"patches": frames(1)}, cache=object())], [])
     assert Captures(tmp_path).clips == []
     assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+
+
+@pytest.mark.parametrize("left", [0, 20, 200])
+def test_a_recorded_run_that_was_cut_is_named(tmp_path, left):
+    begin(tmp_path, {})
+    write_clip(tmp_path, 0, CLIP, [Run("backbone", 0, {"frames": frames(9)})], [])
+    path = tmp_path / "clip-0000" / "000000.npz"
+    path.write_bytes(path.read_bytes()[:left])
+    with pytest.raises(CalibrationError, match=r"000000\.npz cannot be read"):
+        list(Captures(tmp_path).runs("backbone"))
