@@ -49,7 +49,7 @@ def record(
     """
     if options.frames_per_clip < 1 or options.capture_mb < 1:
         raise CalibrationError("nothing would be recorded", "give at least 1 for --frames-per-clip and --capture-mb")
-    captures = begin(folder, _about(bundle, clips, options))
+    captures = begin(folder, about_recording(bundle, clips, options))
     missing = [number for number in range(len(clips)) if number not in captures.clips]
     if missing:
         check_room(folder / "clip", len(missing) * _allowance(options, clips))
@@ -72,7 +72,7 @@ def record(
     return captures
 
 
-def _about(bundle: Path, clips: Sequence[CalibrationClip], options: CalibrateOptions) -> dict:
+def about_recording(bundle: Path, clips: Sequence[CalibrationClip], options: CalibrateOptions) -> dict:
     """What decides what is recorded. Files are known by size, like linked weights: reading videos twice is slow."""
     return {
         "version": _VERSION,

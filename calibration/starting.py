@@ -7,15 +7,14 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from devil.bundle import MANIFEST, Bundle, open_bundle
+from devil.bundle import Bundle, open_bundle
 from devil.cache import cache_folder
 from devil.calibration.bundle import check_source
-from devil.calibration.capture import record
+from devil.calibration.capture import about_recording, record
 from devil.calibration.captures import CalibrationClip, Captures
 from devil.calibration.clips import calibration_clips
 from devil.calibration.options import CalibrateOptions
 from devil.command import check_threads
-from devil.files import sha256
 from devil.gpu_precisions import check_gpu
 from devil.progress import Progress
 
@@ -54,8 +53,7 @@ def open_recording(options: CalibrateOptions, folder: Path, progress: Progress) 
     bundle = open_bundle(folder)
     check_source(bundle)
     choice = calibration_clips(options, progress)
-    about = [sha256(folder / MANIFEST), options.frames_per_clip, options.capture_mb]
-    about += [[str(clip.path.resolve()), clip.sentences, clip.segment] for clip in choice.clips]
+    about = about_recording(folder, choice.clips, options)
     key = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
     work = (options.work or cache_folder() / "calibration") / key
     captures = record(folder, choice.clips, work / "captures", options, choice.problems, progress)

@@ -65,6 +65,18 @@ def test_a_stopped_recording_goes_on(bundle, alone):
     assert (folder / "clip-0000" / "clip.json").stat().st_mtime_ns == written
 
 
+def test_a_clip_that_was_replaced_is_recorded_anew(bundle, alone, clips, tmp_path):
+    """It has the same name, and may be all that changed."""
+    first, second = sorted((clips.parent / "clips").glob("*.mp4"), key=lambda path: path.stat().st_size)[::3]
+    (tmp_path / "asked.txt").write_text("the red circle")
+    options = alone(annotations=None, videos=(tmp_path / "clip.mp4",), sentences=tmp_path / "asked.txt")
+    works = []
+    for source in (first, second):
+        shutil.copy(source, tmp_path / "clip.mp4")
+        works.append(open_recording(options, bundle, no_progress).work)
+    assert works[0] != works[1]
+
+
 def run_of(graph, size):
     return Run(graph, 0, {"x": np.zeros(size, np.uint8)})
 
