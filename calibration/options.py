@@ -71,7 +71,7 @@ class CalibrateOptions:
     """What the result may lose, for example viou=0.5 (points of m_vIoU) text=3 (percent of answers that change)."""
 
     judge_clips: Number = 40
-    """Judge the result on so many clips that were not calibrated on."""
+    """Judge the result by so many questions about clips that were not calibrated on."""
 
     beside: Paths = ()
     """Further bundles of the same model to judge beside the result, for example one of fp16."""

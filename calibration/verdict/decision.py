@@ -106,7 +106,9 @@ def decide(
         good = [candidates[name] for name, against in found.items() if not against]
         best = min(good, key=lambda candidate: (candidate.latency.total, candidate.bytes), default=base)
         alternative = best.name
-    return Verdict(result, original, budget, candidates, tuple(found[result]), alternative, accept)
+    return Verdict(
+        result, original, budget, candidates, tuple(found[result]), alternative, accept and bool(found[result])
+    )
 
 
 def complaints(candidate: Candidate, original: Candidate, budget: Budget) -> list[str]:
