@@ -15,6 +15,7 @@ from devil.calibration.captures import CalibrationClip, Run
 from devil.calibration.graph import GraphCalibration
 from devil.calibration.graph_error import relative_error
 from devil.calibration.language.calibrate import LanguageRecipe, calibrate_language
+from devil.calibration.loading import load_graph
 from devil.calibration.options import CalibrateOptions
 from devil.calibration.sensitivity import mixed
 from devil.calibration.sensitivity.assignment import Option, assign, most_saving, within
@@ -163,7 +164,7 @@ def planted_bundle(bundle, output, factor):
     """Writes a bundle whose backbone has a planted outlier; the layer's name."""
     shutil.copytree(bundle, output)
     (output / "backbone.onnx.data").unlink()
-    model = ir.load(bundle / "backbone.onnx")
+    model = load_graph(bundle / "backbone.onnx")
     name = plant_outlier(model, factor)
     for value in model.graph.initializers.values():  # the file of weights is written anew
         value.const_value = ir.tensor(value.const_value.numpy().copy(), name=value.name)
