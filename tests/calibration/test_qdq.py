@@ -22,6 +22,12 @@ RNG = np.random.default_rng(0)
 X = RNG.normal(size=(2, 5, 16)).astype(np.float32)
 
 
+@pytest.fixture(autouse=True)
+def same_draws(monkeypatch):
+    """Every test draws the same weights, whichever ran before it."""
+    monkeypatch.setitem(globals(), "RNG", np.random.default_rng(1))
+
+
 def weight(*shape):
     return (RNG.normal(size=shape) * RNG.uniform(0.1, 3, shape[-1])).astype(np.float32)
 
