@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -93,19 +93,24 @@ class Captures:
 
     Args:
         folder: of the recording.
+        only: numbers of the clips to see, by default all.
 
     Raises:
         CalibrationError: it holds no recording, or a broken one.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, only: Collection[int] | None = None):
         self.folder = folder
         self.about: dict[str, Any] = _read(folder / RUN)
         self._clips = {
             int(name.removeprefix("clip-")): _read(folder / name / CLIP)
             for name in sorted(os.listdir(folder))
-            if _FOLDER.fullmatch(name)
+            if _FOLDER.fullmatch(name) and (only is None or int(name.removeprefix("clip-")) in only)
         }
+
+    def only(self, clips: Collection[int]) -> Captures:
+        """The same recording with some of its clips."""
+        return Captures(self.folder, clips)
 
     @property
     def clips(self) -> list[int]:
@@ -114,8 +119,8 @@ class Captures:
 
     @property
     def bytes(self) -> int:
-        """What the recording takes on the disk."""
-        return sum(path.stat().st_size for path in self.folder.glob("clip-*/*"))
+        """What the clips take on the disk."""
+        return sum(path.stat().st_size for clip in self.clips for path in (self.folder / clip_name(clip)).iterdir())
 
     def clip(self, number: int) -> CalibrationClip:
         values = self._clips[number]["clip"]
@@ -137,9 +142,10 @@ class Captures:
         """Clips whose runs of a graph had no room on the disk."""
         return [number for number, values in self._clips.items() if graph in values["left_out"]]
 
-    def count(self, graph: str) -> int:
-        """Number of recorded runs of a graph."""
-        return sum(entry["graph"] == graph for values in self._clips.values() for entry in values["runs"])
+    def count(self, graph: str, clips: Sequence[int] | None = None) -> int:
+        """Number of recorded runs of a graph, on all clips or on some."""
+        seen = self.clips if clips is None else clips
+        return sum(entry["graph"] == graph for number in seen for entry in self._clips[number]["runs"])
 
     def runs(self, graph: str, clips: Sequence[int] | None = None) -> Iterator[Run]:
         """The runs of a graph in the order in which they came, of all clips or of some."""

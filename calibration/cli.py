@@ -61,7 +61,7 @@ def calibrate(options: CalibrateOptions) -> dict[str, Any]:
         raise UsageError(f"--judge-clips is {options.judge_clips}", "give at least 1")
     from devil.calibration.starting import open_recording
     from devil.calibration.verdict.budget import Budget
-    from devil.export.bundle import check_output
+    from devil.export.output import check_output
     from devil.runtime.reference_bundle import reference_bundle
 
     budget = Budget.of(options.precision, options.budget)
@@ -77,10 +77,10 @@ def calibrate(options: CalibrateOptions) -> dict[str, Any]:
         kept = verdict.passed or options.accept
         if kept:  # before the report, which says so
             _keep(recording, output, parts, verdict, options)
-        report = _report(verdict, recording, source, output if kept else None, options)
+        report = _report(verdict, parts, recording, source, output if kept else None, options)
         write_text(output.with_name(f"{output.name}.verdict.json"), json.dumps(report, indent=1) + "\n")
         _write_page(verdict, parts, judge, source, output)
-    _summarise(verdict, recording, output, kept)
+    _summarise(verdict, parts, recording, output, kept)
     if not kept:
         raise RefusedError(verdict, report, beside)
     return report
@@ -138,9 +138,10 @@ def _keep(recording: Recording, output: Path, parts: Parts, verdict: Verdict, op
 
 
 def _report(
-    verdict: Verdict, recording: Recording, source: Path, written: Path | None, options: CalibrateOptions
+    verdict: Verdict, parts: Parts, recording: Recording, source: Path, written: Path | None, options: CalibrateOptions
 ) -> dict[str, Any]:
     captures = recording.captures
+    measured = {"losses_measured_on": parts.clips.record()} if parts.clips else {}
     return {
         "bundle": str(written) if written else None,
         "source": str(source),
@@ -149,6 +150,7 @@ def _report(
             "clips": len(captures.clips),
             "megabytes": round(captures.bytes / 1e6, 1),
             "left_out": list(recording.problems),
+            **measured,
         },
         "verdict": verdict.to_json(),
     }
@@ -158,13 +160,13 @@ def _write_page(verdict: Verdict, parts: Parts, judge: Judge, source: Path, outp
     from devil.calibration.verdict.page import verdict_page
 
     page = verdict_page(
-        f"{source.resolve().name} → {output.name}", verdict, parts.layers, "largest loss of the layer alone",
+        f"{source.resolve().name} → {output.name}", verdict, parts.layers, parts.unit,
         judge.replies(verdict.original), judge.replies(verdict.result),
     )  # fmt: skip
     write_text(output.with_name(f"{output.name}.verdict.html"), page)
 
 
-def _summarise(verdict: Verdict, recording: Recording, output: Path, kept: bool) -> None:
+def _summarise(verdict: Verdict, parts: Parts, recording: Recording, output: Path, kept: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -182,6 +184,8 @@ def _summarise(verdict: Verdict, recording: Recording, output: Path, kept: bool)
     clips, problems = recording.captures.clips, recording.problems
     left = f", {len(problems)} could not be used ({problems[0]})" if problems else ""
     console.print(f"calibrated on {len(clips)} clips{left}", markup=False)
+    if parts.clips:
+        console.print(parts.clips.words(), markup=False)
     written = f"{output}, " if kept else ""
     console.print(f"{written}{output}.verdict.html", markup=False)
 

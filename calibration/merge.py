@@ -52,12 +52,17 @@ class MergeParallelLayers(InPlacePass):
         for part, output in zip(parts, split.outputs, strict=True):
             self.merged[part.name] = name
             old = part.outputs[0]
-            output.name, output.type, output.shape = f"{old.name}_part", old.type, old.shape
+            output.name, output.type, output.shape = part_name(old.name), old.type, old.shape
             old.replace_all_uses_with(output, replace_graph_outputs=True)
             graph.remove(part, safe=True)
         for value in weights:
             if not value.uses() and value.name in graph.initializers:
                 del graph.initializers[value.name]
+
+
+def part_name(output: str) -> str:
+    """What the output of a layer is called once the layer is part of another."""
+    return f"{output}_part"
 
 
 def constant(graph: ir.Graph, name: str, values: np.ndarray, kind: ir.DataType) -> ir.Value:

@@ -89,14 +89,14 @@ class GraphWriter:
         """`x · Wᵀ (+ b)` for x [rows, inputs], with the checkpoint's `key.weight` [outputs, inputs] and `key.bias`.
 
         Args:
-            name: what the layer is for the scheme, where the weight is another's.
+            name: what the layer is for the scheme and for the choice of integers, where the weight is another's.
         """
         biases = [self.weight(f"{key}.bias", (outputs,))] if bias else []
         bits = self.scheme.bits_of(name or key)
         if bits == 16:  # Gemm reads the weight as it lies in the checkpoint, so that it need not be moved
             return self.op("Gemm", x, self.weight(f"{key}.weight", (outputs, inputs)), *biases, transB=1)
         # This very form is what ONNX Runtime turns into its MatMulNBits, and what TensorRT builds.
-        codes, scales = self._quantised(f"{key}.weight", (outputs, inputs), bits)
+        codes, scales = self._quantised(f"{key}.weight", (outputs, inputs), bits, chosen_as=f"{name or key}.weight")
         weight = self.op("DequantizeLinear", codes, scales, axis=0, block_size=self.scheme.block)
         y = self.op("MatMul", x, weight)
         return self.op("Add", y, *biases) if bias else y
@@ -106,7 +106,7 @@ class GraphWriter:
         bits, block = self.scheme.embedding_bits, self.scheme.block
         if bits == 16:
             return self.op("Gather", self.weight(f"{key}.weight", (count, width)), index, axis=0)
-        codes, scales = self._quantised(f"{key}.weight", (count, width), bits, rows=True)
+        codes, scales = self._quantised(f"{key}.weight", (count, width), bits, f"{key}.weight", rows=True)
         values = self.cast(self.op("Gather", codes, index, axis=0))
         if bits == 4:
             high = self.op("Floor", self.op("Mul", values, self._number(1 / 16)))
@@ -126,8 +126,14 @@ class GraphWriter:
     def _number(self, value: float) -> ir.Value:
         return self.constant(f"number_{value:g}", value, FLOAT[self.precision])
 
-    def _quantised(self, key: str, shape: tuple[int, int], bits: int, rows: bool = False) -> tuple[ir.Value, ir.Value]:
-        """Codes and scales of a weight, for a lookup of `rows` or for a product."""
+    def _quantised(
+        self, key: str, shape: tuple[int, int], bits: int, chosen_as: str, rows: bool = False
+    ) -> tuple[ir.Value, ir.Value]:
+        """Codes and scales of a weight, for a lookup of `rows` or for a product.
+
+        Args:
+            chosen_as: what the choice of integers knows it by: a tied readout has others than the embedding.
+        """
         import torch
 
         from devil.export.quantised import QuantisedWeight
@@ -135,8 +141,9 @@ class GraphWriter:
         self.scheme.check(key, shape[1])
         scale_type = getattr(torch, FLOAT[self.precision])
         weight = QuantisedWeight(
-            key, lambda: self._read(key, shape), self._quantise, bits, self.scheme.block, scale_type
-        )
+            key, lambda: self._read(key, shape), lambda _, *how: self._quantise(chosen_as, *how), bits,
+            self.scheme.block, scale_type,
+        )  # fmt: skip
         codes, scales = weight.rows(*shape) if rows else weight.columns(*shape)
         return self._stored(codes.name, lambda: codes), self._stored(scales.name, lambda: scales)
 

@@ -14,7 +14,7 @@ from devil.calibration.language.decoder import LayeredDecoder, Read, layer_key, 
 from devil.calibration.language.passes import LanguagePass
 from devil.calibration.language.rounding import dequantised, gptq, weighted_nearest
 from devil.calibration.language.scaling import FOLDS, search_scales, shared_sizes
-from devil.calibration.language.statistics import InputStatistics
+from devil.calibration.language.statistics import InputStatistics, relative_error
 from devil.calibration.language.stored import (
     HEAD,
     CalibratedWeights,
@@ -77,13 +77,13 @@ def calibrate_language(
         layer, place = original.layer(index), folder / layer_folder(index)
         if not place.exists():
             chosen = _LayerCalibration(original, layer, index, states, passes, recipe)
-            scales, integers = chosen.choose()
-            store_layer(place, scales, integers, {name: chosen.bits(name) for name in integers})
+            scales, integers, errors = chosen.choose()
+            store_layer(place, scales, integers, {name: chosen.bits(name) for name in integers}, errors)
         _round(layer, StoredLayer(place), config)
         states = [original.run(layer, own, one) for own, one in zip(states, passes, strict=True)]
     if not (folder / HEAD).exists():
-        head = _head(original, states, passes, recipe)
-        store_layer(folder / HEAD, {}, head, {name: recipe.scheme.bits_of(name) for name in head})
+        head, errors = _head(original, states, passes, recipe)
+        store_layer(folder / HEAD, {}, head, {name: recipe.scheme.bits_of(name) for name in head}, errors)
     progress("rounding the language model", config.layers + 1, config.layers + 1)
     return CalibratedWeights(folder, read, config)
 
@@ -104,8 +104,8 @@ class _LayerCalibration:
         self._state = layer.state_dict()
         self._inputs = _collect(decoder, layer, states, passes, layer_key(index))
 
-    def choose(self) -> tuple[dict[str, Tensor], dict[str, Integers]]:
-        """Scales by maker, and integers by linear."""
+    def choose(self) -> tuple[dict[str, Tensor], dict[str, Integers], dict[str, float]]:
+        """Scales by maker, integers by linear, and the relative errors of these linears' outputs."""
         scales: dict[str, Tensor] = {}
         for folding in FOLDS:
             inputs, linears = self._inputs[folding.linears[0]], [n for n in folding.linears if self.bits(n) < 16]
@@ -113,15 +113,17 @@ class _LayerCalibration:
                 weights = [self._weight(name, scales) for name in linears]
                 sizes = shared_sizes(folding, inputs.mean_size, self._config)
                 scales[folding.maker] = search_scales(weights, inputs, sizes, self._roughly)
-        integers = {}
+        integers, errors = {}, {}
         for folding in FOLDS:
             moment = self._inputs[folding.linears[0]].mean_moment
             if folding.maker in scales:
                 moment = moment / (scales[folding.maker][:, None] * scales[folding.maker])
             for name in folding.linears:
                 if self.bits(name) < 16:
-                    integers[name] = self._integers(name, self._weight(name, scales), moment)
-        return scales, integers
+                    weight = self._weight(name, scales)
+                    integers[name] = self._integers(name, weight, moment)
+                    errors[name] = relative_error(dequantised(*integers[name]), weight, moment)
+        return scales, integers, errors
 
     def _integers(self, name: str, weight: Tensor, moment: Tensor) -> Integers:
         scheme = self._recipe.scheme
@@ -189,15 +191,18 @@ def _embedded(decoder: LayeredDecoder, passes: Sequence[LanguagePass], recipe: L
 
 def _head(
     decoder: LayeredDecoder, states: Sequence[Tensor], passes: Sequence[LanguagePass], recipe: LanguageRecipe
-) -> dict[str, Integers]:
-    """Integers of the readout. A tied one shares its stored weight with the embedding and is left as that is."""
+) -> tuple[dict[str, Integers], dict[str, float]]:
+    """Integers of the readout, and the relative error of the logits.
+
+    Where it is tied to the embedding it has integers of its own all the same: the lookup has another form in the file.
+    """
     scheme, weight = recipe.scheme, decoder.head()
-    if decoder.config.tied or scheme.bits_of(HEAD_NAME) == 16:
-        return {}
+    if scheme.bits_of(HEAD_NAME) == 16:
+        return {}, {}
     inputs = InputStatistics(weight.shape[1])
     for own, one in zip(states, passes, strict=True):
         inputs.add(decoder.hidden(own[torch.from_numpy(one.asked)]))
     importance = inputs.mean_moment.diagonal()
     # Too few tokens are read out to say how all inputs depend on each other, which is what GPTQ would want to know.
     found = weighted_nearest(weight, importance, scheme.bits_of(HEAD_NAME), scheme.block, recipe.scale_type)
-    return {HEAD_NAME: found}
+    return {HEAD_NAME: found}, {HEAD_NAME: relative_error(dequantised(*found), weight, inputs.mean_moment)}

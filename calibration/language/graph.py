@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
@@ -29,6 +28,8 @@ from devil.progress import Progress, no_progress
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+_VERSION = 2  # of what is chosen and kept how
+
 
 def bundle_weights(bundle: Bundle) -> Read:
     """The float tensors of a bundle's language graph by their checkpoint's keys, read when they are asked for.
@@ -48,9 +49,9 @@ def bundle_weights(bundle: Bundle) -> Read:
     return read
 
 
-def language_passes(captures: Captures, vocab: int, clips: Sequence[int] | None = None) -> list[LanguagePass]:
+def language_passes(captures: Captures, vocab: int) -> list[LanguagePass]:
     """Everything that the language graph was asked, one pass per cache."""
-    runs = captures.runs("language", clips)
+    runs = captures.runs("language")
     return [
         LanguagePass.of_runs([run.feeds for run in together], vocab)
         for _, together in groupby(runs, key=lambda run: (run.clip, run.cache))
@@ -75,7 +76,7 @@ def choose_integers(
     """
     config = bundle.config.language
     passes = language_passes(captures, config.vocab)
-    about = [SEARCH, bundle.graph_hash("language"), captures.about, captures.clips, asdict(scheme)]
+    about = [_VERSION, SEARCH, bundle.graph_hash("language"), captures.about, captures.clips, asdict(scheme)]
     key = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
     folder = work / f"language-{key}"  # another choice never takes up this one's layers
     return calibrate_language(bundle_weights(bundle), config, passes, recipe(bundle, scheme), folder, progress)

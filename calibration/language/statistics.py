@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -42,6 +44,17 @@ class InputStatistics:
     def mean_moment(self) -> Tensor:
         """Mean of x xᵀ, float32 [K, K]."""
         return self.moment / max(self.weight, 1e-30)
+
+
+def relative_error(rounded: Tensor, weight: Tensor, moment: Tensor) -> float:
+    """Error of the outputs that a rounded weight gives, root mean square over the size of the outputs.
+
+    Args:
+        rounded, weight: [N, K].
+        moment: mean of x xᵀ [K, K].
+    """
+    size = output_error(weight, moment)
+    return math.sqrt(max(output_error(rounded - weight, moment), 0.0) / size) if size > 0 else 0.0
 
 
 def output_error(difference: Tensor, moment: Tensor) -> float:

@@ -2,7 +2,7 @@
 layer, and a large model's integers never lie in memory together.
 
     layer-0003/folds.npz              scales that its inputs are multiplied by
-    layer-0003/bits.json              of its integers, by the linear's name
+    layer-0003/about.json             bits of its integers, and the error of its outputs, by the linear's name
     layer-0003/<name>.codes.npy       int8 [N, K]
     layer-0003/<name>.scales.npy      [N, K / block]
 """
@@ -27,7 +27,7 @@ from devil.export.quantisation import nearest
 from devil.files import atomic_directory
 
 HEAD = "head"  # folder of the readout, which belongs to no layer
-_FOLDS, _BITS = "folds.npz", "bits.json"
+_FOLDS, _ABOUT = "folds.npz", "about.json"
 _KEY = re.compile(r"model\.layers\.(\d+)\.(.+)\.(weight|bias)")
 
 Integers = tuple[Tensor, Tensor]  # codes int8 [N, K] and scales [N, K / block]
@@ -38,7 +38,11 @@ def layer_folder(layer: int) -> str:
 
 
 def store_layer(
-    folder: Path, scales: Mapping[str, Tensor], integers: Mapping[str, Integers], bits: Mapping[str, int]
+    folder: Path,
+    scales: Mapping[str, Tensor],
+    integers: Mapping[str, Integers],
+    bits: Mapping[str, int],
+    errors: Mapping[str, float],
 ) -> None:
     """Writes what was chosen for one layer, or for the head, all of it or nothing.
 
@@ -46,13 +50,15 @@ def store_layer(
         scales: by the maker of each fold.
         integers: by the linear's name in the layer.
         bits: of these.
+        errors: of the outputs that they give, root mean square over the outputs' size.
 
     Raises:
         OutputError: the disk is full, or the folder cannot be written.
     """
     with atomic_directory(folder) as temporary:
         np.savez(temporary / _FOLDS, **{maker: values.numpy() for maker, values in scales.items()})
-        (temporary / _BITS).write_text(json.dumps(dict(bits)), encoding="utf-8")
+        about = {"bits": dict(bits), "errors": dict(errors)}
+        (temporary / _ABOUT).write_text(json.dumps(about), encoding="utf-8")
         for name, (codes, block_scales) in integers.items():
             np.save(temporary / f"{name}.codes.npy", codes.numpy())
             np.save(temporary / f"{name}.scales.npy", block_scales.numpy())
@@ -66,7 +72,9 @@ class StoredLayer:
         try:
             with np.load(folder / _FOLDS, allow_pickle=False) as found:
                 self.scales = {maker: torch.from_numpy(found[maker]) for maker in found.files}
-            self.bits: dict[str, int] = json.loads((folder / _BITS).read_text(encoding="utf-8"))
+            about = json.loads((folder / _ABOUT).read_text(encoding="utf-8"))
+            self.bits: dict[str, int] = about["bits"]
+            self.errors: dict[str, float] = about["errors"]
         except (OSError, ValueError, EOFError, KeyError, BadZipFile) as error:
             raise CalibrationError(f"{folder} cannot be read ({error})", f"remove {folder} and run again") from error
 
@@ -104,6 +112,15 @@ class CalibratedWeights:
         if not match or int(match[1]) not in self._layers:
             return values
         return folded(values, match[2], match[3], self._layers[int(match[1])].scales, self._config)
+
+    def errors(self) -> dict[str, float]:
+        """Of the outputs of every linear that integers were chosen for, by its name in the model."""
+        found = {
+            f"model.layers.{index}.{name}": error
+            for index, layer in self._layers.items()
+            for name, error in layer.errors.items()
+        }
+        return found | (self._head.errors if self._head else {})
 
     def quantise(
         self, key: str, rows: Tensor, bits: int, block: int, scale_type: torch.dtype, first: int

@@ -7,6 +7,7 @@ and the choice that is returned was itself measured to be within the limits.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -30,6 +31,11 @@ class Option:
     form: str
     saved: float
     losses: Losses
+
+    @property
+    def worst(self) -> float:
+        """The largest loss; one that is no number is larger than all."""
+        return max(value if math.isfinite(value) else math.inf for value in self.losses.values())
 
 
 @dataclass(frozen=True)

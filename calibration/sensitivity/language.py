@@ -48,8 +48,7 @@ class LanguageTask:
             for name, module in self._decoder.layer(index).named_modules():
                 if isinstance(module, nn.Linear):
                     yield f"{layer_key(index)}.{name}", module.weight.numel()
-        if not self._config.language.tied:
-            yield HEAD_NAME, self._decoder.head().numel()
+        yield HEAD_NAME, self._decoder.head().numel()
 
     def losses(self, rounded: Collection[str]) -> dict[str, float]:
         """With these layers in integers and all others in floats."""

@@ -10,7 +10,6 @@ from typing import Any
 import onnx_ir as ir
 
 from devil.bundle import Bundle
-from devil.calibration.captures import Captures
 from devil.calibration.forms import Form
 from devil.calibration.graph import GraphCalibration
 from devil.calibration.language.calibrate import SEARCH
@@ -19,9 +18,10 @@ from devil.calibration.language.stored import CalibratedWeights
 from devil.calibration.layers import Layer
 from devil.calibration.ranges import Rule
 from devil.calibration.sensitivity.assignment import Assignment, Losses, Option, assign, most_saving
+from devil.calibration.sensitivity.clips import ClipSplit
 from devil.calibration.sensitivity.language import LanguageTask
 from devil.calibration.sensitivity.log import TrialLog
-from devil.calibration.sensitivity.tasks import CLIPS, Arrays, BoxTask, Graph, WordTask
+from devil.calibration.sensitivity.tasks import Arrays, BoxTask, Graph, WordTask
 from devil.calibration.sessions import open_session
 from devil.calibration.verdict.budget import Budget
 from devil.calibration.verdict.charts import Bar
@@ -43,31 +43,38 @@ class MixedChoice:
         graph: which.
         options: every layer's, in the graph's order, with its losses.
         assignment: the layers that are lowered, and what they lose together.
+        measured_on: which clips the losses are of (`ClipSplit.record`).
     """
 
     graph: str
     options: tuple[Option, ...]
     assignment: Assignment = field(default_factory=lambda: Assignment((), {}, 0))
+    measured_on: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def lowered(self) -> frozenset[str]:
         """Names of the layers that are lowered."""
         return frozenset(option.layer for option in self.assignment.lowered)
 
-    def bars(self) -> list[Bar]:
-        """For the report: each layer's largest loss alone."""
-        lowered = self.lowered
+    def bars(self, labels: Mapping[str, str] | None = None) -> list[Bar]:
+        """For the report: each layer's largest loss alone.
+
+        Args:
+            labels: what layers are called there, by name.
+        """
+        lowered, labels = self.lowered, labels or {}
         return [
-            Bar(option.layer, self.graph, max(option.losses.values()), option.layer not in lowered)
+            Bar(labels.get(option.layer, option.layer), self.graph, option.worst, option.layer not in lowered)
             for option in self.options
         ]
 
-    def record(self) -> dict:
+    def record(self) -> dict[str, Any]:
         """For the manifest."""
         return {
             "lowered": len(self.lowered),
             "layers": len(self.options),
             "losses": {name: round(value, 6) for name, value in self.assignment.losses.items()},
+            **self.measured_on,
         }
 
 
@@ -92,17 +99,17 @@ class MixedPrecision:
 
     Args:
         bundle: of floats.
-        captures: recorded with it.
+        clips: recorded with it; those that losses are measured on, and those that integers and ranges were chosen on.
         work: folder for the measurements.
         allowed: limits of the graphs together, as `limits` gives them; each graph may use half of those it shares.
         threads: CPU threads.
     """
 
     def __init__(
-        self, bundle: Bundle, captures: Captures, work: Path, allowed: Losses, threads: int = 0,
+        self, bundle: Bundle, clips: ClipSplit, work: Path, allowed: Losses, threads: int = 0,
         progress: Progress = no_progress,
     ):  # fmt: skip
-        self._bundle, self._captures, self._work, self._threads = bundle, captures, work, threads
+        self._bundle, self._clips, self._work, self._threads = bundle, clips, work, threads
         self._progress = progress
         self._shares = {
             "vision": {name: allowed[name] / 2 for name in ("rst", "text")},
@@ -133,7 +140,7 @@ class MixedPrecision:
     def language(self, calibrated: CalibratedWeights, scheme: Scheme) -> MixedChoice:
         """The choice of the language model's linear layers: what was chosen in 4 bits, or 8 bits."""
         config = self._bundle.config
-        passes = language_passes(self._captures, config.language.vocab, self._captures.clips[:CLIPS])
+        passes = language_passes(self._clips.tested_on, config.language.vocab)
         task = LanguageTask(config, bundle_weights(self._bundle), calibrated, scheme, passes)
         log = self._log("language", {"search": SEARCH, "scheme": asdict(scheme)})
 
@@ -155,13 +162,13 @@ class MixedPrecision:
             most_saving(options, share), share, lambda chosen: measure([option.layer for option in chosen]),
             self._progress,
         )  # fmt: skip
-        return MixedChoice(graph, tuple(options), found)
+        return MixedChoice(graph, tuple(options), found, self._clips.record())
 
     def _losses_of(self, graph: str) -> Callable[[Graph], Losses]:
         if graph == "vision":
-            return WordTask(self._bundle, self._captures, self._threads).vision
+            return WordTask(self._bundle, self._clips.tested_on, self._threads).vision
         if self._boxes is None:
-            self._boxes = BoxTask(self._bundle, self._captures, self._threads)
+            self._boxes = BoxTask(self._bundle, self._clips.tested_on, self._threads)
         return getattr(self._boxes, graph)
 
     def _runner(self, graph: str, model: ir.Model) -> Graph:
@@ -179,8 +186,9 @@ class MixedPrecision:
         about = {
             "graphs": [self._bundle.graph_hash(name) for name in ("vision", "language", "backbone", "grounder")],
             **how,
-            "captures": self._captures.about,
-            "clips": self._captures.clips,
+            "captures": self._clips.tested_on.about,
+            "tested_on": self._clips.tested_on.clips,
+            "chosen_on": self._clips.chosen_on.clips,
         }
         return TrialLog(self._work / f"sensitivity-{graph}.jsonl", about)
 

@@ -29,24 +29,20 @@ from devil.runtime.engines.onnxruntime import OnnxRuntimeEngine
 Arrays = Mapping[str, np.ndarray]
 Graph = Callable[[Arrays], Arrays]  # a graph's outputs for its inputs
 
-CLIPS = 8  # of the recorded ones
-
 
 class BoxTask:
     """Losses of the backbone and the grounder.
 
     Args:
         bundle: of floats.
-        captures: recorded with it.
+        captures: recorded with it, of the clips to ask about; those with a backbone's runs have an RST too.
         threads: CPU threads.
     """
 
     def __init__(self, bundle: Bundle, captures: Captures, threads: int = 0):
-        clips = captures.clips[:CLIPS]
         self._ground: Graph = _load(bundle, "grounder", threads).run
-        self._frames = [_question(run, captures) for run in captures.runs("backbone", clips)]
-        self._frames = [question for question in self._frames if question is not None]
-        self._features = [run.feeds for run in captures.runs("grounder", clips)]
+        self._frames = [_question(run, captures) for run in captures.runs("backbone")]
+        self._features = [run.feeds for run in captures.runs("grounder")]
         self._of_frames = [self._ground(feeds) for feeds in self._features]
         backbone = _load(bundle, "backbone", threads)
         self._of_pixels = [self._from_pixels(backbone.run, feeds) for feeds in self._frames]
@@ -67,19 +63,18 @@ class WordTask:
 
     Args:
         bundle: of floats.
-        captures: recorded with it.
+        captures: recorded with it, of the clips to read again; the language graph ran on all of them.
         threads: CPU threads.
     """
 
     def __init__(self, bundle: Bundle, captures: Captures, threads: int = 0):
         self._config, self._language = bundle.config, _load(bundle, "language", threads)
         self._clips: list[_Reading] = []
-        for number in captures.clips[:CLIPS]:
+        for number in captures.clips:
             clip, runs = captures.clip(number), list(captures.runs("language", [number]))
-            if runs:
-                seen = load_clip(clip.path, bundle.config, bundle.manifest.frame_size, clip.segment)
-                patches = {"patches": seen.patches, "positions": seen.positions}
-                self._clips.append(_Reading(patches, seen.kept, runs))
+            seen = load_clip(clip.path, bundle.config, bundle.manifest.frame_size, clip.segment)
+            patches = {"patches": seen.patches, "positions": seen.positions}
+            self._clips.append(_Reading(patches, seen.kept, runs))
         vision = _load(bundle, "vision", threads)
         self._expected = [self._read(vision.run, reading) for reading in self._clips]
 
@@ -166,11 +161,9 @@ def replaced_tokens(runs: Sequence[Run], tokens: np.ndarray, vocab: int) -> list
     return changed
 
 
-def _question(run: Run, captures: Captures) -> Arrays | None:
-    """A backbone's recorded frames with what the detector was asked of them; None where nothing was."""
-    rst = next((said.rst for said in captures.answers(run.clip) if said.rst is not None), None)
-    if rst is None:
-        return None
+def _question(run: Run, captures: Captures) -> Arrays:
+    """A backbone's recorded frames with what the detector was asked of them first."""
+    rst = next(said.rst for said in captures.answers(run.clip) if said.rst is not None)
     shapes = np.array(level_shapes(*run.feeds["frames"].shape[1:3]), np.int64)
     return {**run.feeds, "level_shapes": shapes, "rst": rst}
 
@@ -183,7 +176,7 @@ def _load(bundle: Bundle, graph: str, threads: int) -> GraphRunner:
 def _box_loss(found: Sequence[Arrays], expected: Sequence[Arrays]) -> dict[str, float]:
     frames = [len(one["logits"]) for one in expected]
     errors = [detection_error(ours, theirs) for ours, theirs in zip(found, expected, strict=True)]
-    return {"box": float(np.average(errors, weights=frames)) if frames else 0.0}
+    return {"box": float(np.average(errors, weights=frames))}
 
 
 def _joined(readouts: Sequence[Readout]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

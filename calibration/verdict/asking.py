@@ -10,16 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
-from devil.bundle import MANIFEST, open_bundle
+from devil.bundle import MANIFEST
 from devil.errors import OutputError
-from devil.evaluation.answerers import Reply, Segment
+from devil.evaluation.answerers import BundleAnswerer
 from devil.evaluation.asking import ask
 from devil.evaluation.datasets import Dataset
 from devil.evaluation.samples import Asked, SampleLog
 from devil.files import sha256, write_text
 from devil.progress import Progress, no_progress
-from devil.runtime.engines.onnxruntime import OnnxRuntimeEngine
-from devil.runtime.pipeline import Grounder
 
 RSTS = "rst.jsonl"
 
@@ -37,31 +35,6 @@ class Replies:
     rsts: dict[int, np.ndarray | None]
 
 
-class CandidateAnswerer:
-    """A bundle on ONNX Runtime's CPU provider. Keeps the last answer's RST."""
-
-    def __init__(self, folder: Path, threads: int):
-        self._grounder = Grounder(open_bundle(folder), OnnxRuntimeEngine(threads=threads))
-        self.identity = {"digest": sha256(folder / MANIFEST), "engine": self._grounder.engine.name}
-        self.rst: np.ndarray | None = None
-        self._key, self._video = None, None
-
-    def ask(self, path: Path, sentence: str, segment: Segment) -> Reply:
-        self.rst = None
-        if self._key != (path, segment):
-            self._key, self._video = None, None
-            self._video = self._grounder.encode(path, segment=segment)
-            self._key = (path, segment)
-        answer, clip = self._video.ground(sentence), self._video.clip
-        self.rst = answer.rst
-        width, height = clip.info.width, clip.info.height
-        boxes = np.full((len(clip.rows), 4), np.nan)
-        if answer.track:
-            boxes = (answer.track.boxes / (width, height, width, height))[clip.rows].astype(np.float64)
-        span = (answer.span.start, answer.span.end) if answer.span else None
-        return Reply(answer.text, span, clip.times, clip.indices[clip.rows], boxes)
-
-
 def ask_candidate(
     bundle: Path, dataset: Dataset, limit: int, folder: Path, threads: int = 0, progress: Progress = no_progress
 ) -> Replies:
@@ -77,12 +50,14 @@ def ask_candidate(
     write_text(folder / RSTS, "".join(_line(index, rst) for index, rst in rsts.items()))
     cases = dataset.cases[:limit]
     missing = [index for index in range(len(cases)) if index not in log.asked or index not in rsts]
-    answerer = CandidateAnswerer(bundle, threads) if missing else None
+    answerer = BundleAnswerer(bundle, threads, check_memory=False, engine="onnxruntime") if missing else None
     for done, index in enumerate(missing):
         progress("judging", done, len(missing))
         asked = ask(index, cases[index], answerer)
-        rsts[index] = answerer.rst
-        _append_rst(folder / RSTS, index, answerer.rst)  # before the answer: that one says that the question is done
+        rsts[index] = (
+            answerer.rst if asked.sample is not None else None
+        )  # the last question's, where this one is skipped
+        _append_rst(folder / RSTS, index, rsts[index])  # before the answer: that one says that the question is done
         log.add(asked)
     progress("judging", len(missing), len(missing))
     every = [log.asked[index] for index in range(len(cases))]

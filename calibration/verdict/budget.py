@@ -39,6 +39,10 @@ class Budget:
         default = cls(viou=1.0, text=None) if precision == "int4" else cls()
         return replace(default, **dict(_parsed(word) for word in given))
 
+    def words(self) -> list[str]:
+        """One phrase per limit."""
+        return [_LIMITS[name].format(limit) for name, limit in asdict(self).items() if limit is not None]
+
     def broken(self, losses: Mapping[str, float]) -> list[str]:
         """One phrase per figure that is out of the budget, or is no number.
 
@@ -62,6 +66,14 @@ _WORDS = {
     "text": "{:.1f} % of the answers changed",
     "rst": "RST cosine {:.4f}",
     "box": "box IoU {:.4f}",
+}
+
+_LIMITS = {
+    "viou": "at most {:g} points of m_vIoU lost",
+    "tiou": "at most {:g} points of m_tIoU lost",
+    "text": "at most {:g} % of the answers changed",
+    "rst": "RST cosine at least {:g}",
+    "box": "box IoU at least {:g}",
 }
 
 

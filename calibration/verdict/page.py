@@ -8,9 +8,10 @@ from html import escape
 import numpy as np
 
 from devil.calibration.verdict.asking import Replies
-from devil.calibration.verdict.charts import GRAPH_COLOURS, Bar, Point, bar_chart, scatter
+from devil.calibration.verdict.charts import GRAPH_COLOURS, Bar, bar_chart, worst_first
 from devil.calibration.verdict.decision import Candidate, Verdict
 from devil.calibration.verdict.figures import Figure, box_agreement
+from devil.calibration.verdict.scatter import Point, scatter
 from devil.contract import GRAPHS
 from devil.evaluation.samples import Asked
 from devil.evaluation.strips import TRUE, data_uri, strip
@@ -66,7 +67,7 @@ def verdict_page(
 
 
 def _judgement(verdict: Verdict) -> str:
-    limits = ", ".join(f"{name} {limit:g}" for name, limit in vars(verdict.budget).items() if limit is not None)
+    limits = ", ".join(verdict.budget.words()) or "none"
     about = f"<p class=quiet>Budget against {escape(verdict.original)}: {escape(limits)}. Brackets hold 95 % "
     about += "bootstrap intervals over the questions.</p>"
     if verdict.passed:
@@ -115,17 +116,25 @@ def _milliseconds(candidate: Candidate, graph: str, verdict: Verdict) -> str:
 
 def _scatter(verdict: Verdict) -> str:
     points = [
-        Point(one.name, one.latency.total, score.value, score.low, score.high, one.name == verdict.result)
+        Point(
+            one.name, 1000 * one.latency.total, *(100 * figure for figure in (change.value, change.low, change.high)),
+            one.name == verdict.result,
+        )
         for one in verdict.candidates.values()
-        if (score := one.scores["m_vIoU"]).value is not None
-    ]
-    return scatter(points, "milliseconds per clip", "m_vIoU") if points else ""
+        if (change := one.changes["m_vIoU"]).value is not None
+    ]  # fmt: skip
+    limit = verdict.budget.viou
+    return (
+        scatter(points, "milliseconds per clip", "change of m_vIoU, points", None if limit is None else -limit)
+        if points
+        else ""
+    )
 
 
 def _layers(layers: Sequence[Bar], unit: str) -> str:
     if not layers:
         return ""
-    worst = sorted(layers, key=lambda bar: bar.value, reverse=True)
+    worst = worst_first(layers)
     more = f" The {BARS} worst of {len(layers)}." if len(layers) > BARS else ""
     legend = " ".join(f'<i style="color:{colour}">■ {graph}</i>' for graph, colour in GRAPH_COLOURS.items())
     words = f"{escape(unit)}.{more} Hollow: kept in higher precision."

@@ -63,9 +63,12 @@ class Answerer(Protocol):
 class BundleAnswerer:
     """A bundle on the runtime, as `devil-ground` uses it. The last video stays encoded for its next sentence.
 
+    Attributes:
+        rst: of the last answer, float32 [hidden]; None where it names no object.
+
     Raises:
         BundleError: the bundle cannot be used.
-        ConfigError: a limit that cannot be meant.
+        UsageError: a limit that cannot be meant.
         EngineError: no engine here runs it, or memory is too small.
     """
 
@@ -93,14 +96,17 @@ class BundleAnswerer:
         if limits != NO_LIMITS:
             given = (f"{name} {value}" for name, value in vars(limits).items() if value is not None)
             self.identity["limits"] = ", ".join(given)
+        self.rst: np.ndarray | None = None
         self._key, self._video = None, None
 
     def ask(self, path: Path, sentence: str, segment: Segment) -> Reply:
+        self.rst = None
         if self._key != (path, segment):
             self._key, self._video = None, None  # frees the last one's memory
             self._video = self._grounder.encode(path, segment=segment)
             self._key = (path, segment)
         answer, clip = self._video.ground(sentence), self._video.clip
+        self.rst = answer.rst
         span = (answer.span.start, answer.span.end) if answer.span else None
         width, height = clip.info.width, clip.info.height
         track = answer.track.boxes / (width, height, width, height) if answer.track else None

@@ -1,6 +1,7 @@
 """AWQ and GPTQ on random Qwen2 models: the function is kept, the errors shrink, and a stopped run goes on."""
 
 import copy
+import dataclasses
 import filecmp
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from devil.calibration.language.calibrate import LanguageRecipe, calibrate_language
-from devil.calibration.language.decoder import LayeredDecoder
+from devil.calibration.language.decoder import LayeredDecoder, watched_inputs
 from devil.calibration.language.passes import LanguagePass
 from devil.calibration.language.rounding import dequantised, gptq, weighted_nearest
 from devil.calibration.language.scaling import FOLDS, search_scales
@@ -249,6 +250,45 @@ def test_layers_that_are_excepted_keep_their_weights(tmp_path):
     model = build_language(CONFIG, calibrated.read, "fp32", recipe.scheme, calibrated.quantise)
     assert f"{kept}.weight" in model.graph.initializers
     assert "model.layers.1.mlp.down_proj.weight.int4" in model.graph.initializers
+
+
+def test_a_tied_readout_has_integers_of_its_own_that_make_better_logits(tmp_path):
+    config = dataclasses.replace(CONFIG, tied=True)
+    weights, asked = outlying(config).state_dict(), passes(config)
+    weights["model.norm.weight"][::37] *= 40  # channels that matter more than others
+    scheme, recipe = Scheme(4, 64, 4, 4), LanguageRecipe(Scheme(4, 64, 4, 4), torch.float32)
+    calibrated = calibrate_language(weights.__getitem__, config, asked, recipe, tmp_path / "work")
+    save_model(build_language(config, calibrated.read, "fp32", scheme, calibrated.quantise), tmp_path / "language.onnx")
+    model = build_language(config, calibrated.read, "fp32", scheme, calibrated.quantise)
+    table = weights["model.embed_tokens.weight"]
+    plain = nearest("w", table, 4, 64, torch.float32)
+
+    def stored(name):
+        return model.graph.initializers[f"model.embed_tokens.weight.{name}"].const_value.numpy()
+
+    looked_up = np.concatenate([stored("rows4") & 15, stored("rows4") >> 4], 1).astype(np.int8) - 8
+    np.testing.assert_array_equal(looked_up, plain[0].numpy())
+    readout = stored("int4").astype(np.float32).T * stored("scales").T.repeat(64, 1)
+    decoder = LayeredDecoder(config, weights.__getitem__)
+    hidden = torch.from_numpy(np.concatenate([states(decoder, one) for one in passes(config, 6)[4:]]))
+    errors = [float((hidden @ (torch.as_tensor(one) - table).T).norm()) for one in (readout, dequantised(*plain))]
+    assert errors[0] < 0.8 * errors[1]
+
+
+def test_errors_of_layers_are_those_of_the_outputs_that_their_integers_give(tmp_path):
+    weights, one = reference(CONFIG).state_dict().__getitem__, one_pass(CONFIG, 0)
+    one = dataclasses.replace(one, asked=np.arange(0))  # all tokens weigh alike
+    recipe = LanguageRecipe(Scheme(4, 64, 16, 16), torch.float32)
+    calibrated = calibrate_language(weights, CONFIG, [one], recipe, tmp_path)
+    key, decoder, seen = "model.layers.0.self_attn.q_proj", LayeredDecoder(CONFIG, weights), {}
+    with watched_inputs(layer := decoder.layer(0), seen.__setitem__):
+        decoder.run(layer, decoder.embed(one, weights("model.embed_tokens.weight")), one)
+    exact = seen["self_attn.q_proj"] @ weights(f"{key}.weight").T
+    found = dequantised(*calibrated.quantise(f"{key}.weight", torch.empty(128, 0), 4, 64, torch.float32, 0))
+    scales = calibrated.read(f"{key}.weight") / weights(f"{key}.weight")
+    wrong = (seen["self_attn.q_proj"] / scales[0]) @ found.T - exact
+    assert calibrated.errors()[key] == pytest.approx(float(wrong.norm() / exact.norm()), rel=1e-3)
+    assert len(calibrated.errors()) == 7 * CONFIG.layers
 
 
 def test_activations_that_are_no_numbers_are_named(tmp_path):

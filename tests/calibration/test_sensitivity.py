@@ -19,6 +19,7 @@ from devil.calibration.loading import load_graph
 from devil.calibration.options import CalibrateOptions
 from devil.calibration.sensitivity import mixed
 from devil.calibration.sensitivity.assignment import Option, assign, most_saving, within
+from devil.calibration.sensitivity.clips import ClipSplit
 from devil.calibration.sensitivity.language import LanguageTask
 from devil.calibration.sensitivity.log import TrialLog
 from devil.calibration.sensitivity.mixed import MixedChoice, MixedPrecision, chosen_layers, language_scheme, limits
@@ -217,7 +218,8 @@ def test_a_planted_outlier_of_a_traced_graph_keeps_its_floats(recorded, tmp_path
     bundle, captures, planted, plain = recorded
     calibration = GraphCalibration(bundle, "backbone", captures, tmp_path, threads=1)
     allowed = {"box": 0.08, "rst": 1, "text": 1}
-    found = MixedPrecision(bundle, captures, tmp_path, allowed, threads=1).graph(calibration, "max")
+    clips = ClipSplit(captures, captures, 0)
+    found = MixedPrecision(bundle, clips, tmp_path, allowed, threads=1).graph(calibration, "max")
     assert len(found.options) == len(calibration.layers)
     losses = {one.layer: one.losses["box"] for one in found.options}
     assert max(losses, key=losses.__getitem__) == planted
@@ -240,7 +242,7 @@ def test_a_planted_outlier_of_a_traced_graph_keeps_its_floats(recorded, tmp_path
     assert all(kinds[name].op_type == "DequantizeLinear" for name in found.lowered if name in kinds)
 
     # What was measured is not measured again: a second run opens no quantised graph.
-    again = MixedPrecision(bundle, captures, tmp_path, allowed, threads=1)
+    again = MixedPrecision(bundle, clips, tmp_path, allowed, threads=1)
     again._runner = None
     assert again.graph(calibration, "max") == found
 

@@ -213,5 +213,5 @@ def test_a_stopped_judgement_goes_on_and_tells_the_same(bundle, questions, tmp_p
 
 def test_nothing_is_asked_again_where_everything_is_known(bundle, questions, tmp_path, monkeypatch):
     ask_candidate(bundle, questions, 1, tmp_path, threads=1)
-    monkeypatch.setattr("devil.calibration.verdict.asking.CandidateAnswerer", None)
+    monkeypatch.setattr("devil.calibration.verdict.asking.BundleAnswerer", None)
     assert len(ask_candidate(bundle, replace(questions), 1, tmp_path).asked) == 1
