@@ -7,6 +7,7 @@ import pytest
 
 from devil.errors import CheckpointError
 from devil.evaluation.answerers import ModelAnswerer
+from devil.model import hub as hub_module
 from devil.model.checkpoint import load_model
 from devil.model.hub import local_folder
 from tests.tiny import tiny_checkpoint
@@ -24,7 +25,9 @@ def hub(monkeypatch):
         return str(answer["is"])
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
-    return asked, answer
+    hub_module._fetched.cache_clear()
+    yield asked, answer
+    hub_module._fetched.cache_clear()
 
 
 def test_a_folder_is_itself_even_where_its_name_looks_like_an_id(tmp_path, monkeypatch, hub):
@@ -49,6 +52,24 @@ def test_an_id_of_the_hub_is_fetched_without_code(tmp_path, hub):
     (repo, wanted, _), *_ = asked
     assert repo == "org/devil-7b"
     assert not any(pattern.endswith((".py", "*")) for pattern in wanted)
+
+
+@pytest.mark.parametrize(
+    ("there", "pickles"),
+    [
+        (["config.json", "model.safetensors"], None),
+        (["config.json"], ["*.bin", "*.pth"]),
+        (["adapter_config.json", "adapter_model.safetensors"], ["non_lora_trainables.bin"]),
+        (["adapter_config.json", "adapter_model.safetensors", "non_lora_trainables.safetensors"], None),
+    ],
+)
+def test_pickles_are_fetched_only_for_weights_that_lie_in_no_safetensors(tmp_path, hub, there, pickles):
+    asked, answer = hub
+    for name in there:
+        (tmp_path / name).touch()
+    answer["is"] = tmp_path
+    assert local_folder("org/name") == local_folder("org/name") == tmp_path
+    assert [wanted for _, wanted, _ in asked] == [["*.json", "*.safetensors"], *([pickles] if pickles else [])]
 
 
 def test_an_id_of_the_hub_can_be_evaluated_under_its_name(tmp_path, hub):
