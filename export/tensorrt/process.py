@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import subprocess
 import sys
 import tempfile
@@ -14,6 +13,7 @@ from devil.engine_key import Backend
 from devil.errors import EngineError
 from devil.export.tensorrt.job import BuildJob
 from devil.export.tensorrt.monitor import Told
+from devil.signals import signal_name
 
 CHILD = (sys.executable, "-c", "from devil.export.tensorrt.child import main; main()")
 _LAST = 300  # characters of what a dying process wrote
@@ -86,10 +86,7 @@ def _death(code: int, what: str, errors: IO[bytes]) -> EngineError:
     last = f"; its last words: {written}" if written else ""
     if code >= 0:
         return EngineError(f"the builder ended with exit code {code} while {what}{last}", "see docs/tensorrt.md")
-    try:
-        name = signal.Signals(-code).name
-    except ValueError:
-        name = f"signal {-code}"
+    name = signal_name(-code)
     mend = "see docs/tensorrt.md"
     if name == "SIGKILL":
         mend = "the system may have run out of memory: close other programs"

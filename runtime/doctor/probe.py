@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import signal
 import subprocess
 import sys
 from collections.abc import Sequence
 from typing import Any
+
+from devil.signals import signal_name
 
 TIMEOUT_SECONDS = 120  # importing TensorRT from a cold disk takes most of a minute
 
@@ -29,7 +30,7 @@ def ask(arguments: Sequence[str], timeout: float = TIMEOUT_SECONDS) -> Any:
     except subprocess.TimeoutExpired:
         raise ProbeError(f"gave no answer within {timeout:g} s") from None
     if done.returncode < 0:
-        raise ProbeError(f"the process died of {signal.Signals(-done.returncode).name}")
+        raise ProbeError(f"the process died of {signal_name(-done.returncode)}")
     lines = (done.stderr if done.returncode else done.stdout).strip().splitlines() or ["it said nothing"]
     if done.returncode:
         raise ProbeError(" ".join(lines[-1].split()))

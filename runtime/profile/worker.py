@@ -14,6 +14,7 @@ from typing import Any
 
 from devil.errors import DevilError, EngineError
 from devil.runtime.profile.contender import Contender, Setup
+from devil.signals import signal_name
 
 _PATIENCE_SECONDS = 10  # for a process to end by itself
 
@@ -74,7 +75,7 @@ class Worker:
     def _died(self, what: str) -> EngineError:
         self._process.join(_PATIENCE_SECONDS)
         code = self._process.exitcode or 0
-        of = f"of {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
+        of = f"of {signal_name(-code)}" if code < 0 else f"with exit code {code}"
         return EngineError(f"{self.name}: its process died {of} ({what})", "run devil-doctor")
 
 
