@@ -29,6 +29,7 @@ from harness import machine
 from devil.engine_key import BACKENDS
 from devil.files import write_text
 from devil.gpu import read_driver
+from devil.signals import signal_name
 from devil.tensorrt_api import installed
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -92,20 +93,27 @@ def engines() -> list[str]:
 def check_engine(name: str, bundle: Path, detector: Path | None, quick: bool) -> dict[str, Any]:
     """What one engine did, or why it did not."""
     began = time.perf_counter()
-    for folder, graphs in ((bundle, []), (detector, ["--graphs", "backbone,grounder"])):
+    for folder, graphs in ((bundle, []), (detector, ["--graphs", "backbone", "grounder"])):
         if name not in BACKENDS or folder is None:
             continue
         done = run([sys.executable, "-m", "devil.export.tensorrt.cli", str(folder), "--backend", name, *graphs])
         if done.returncode:
-            return {"problem": f"devil-build: {last_line(done.stderr)}"}
+            return {"problem": f"devil-build: {death(done)}"}
     built = time.perf_counter() - began
     command = [sys.executable, __file__, "--part", name, "--bundle", str(bundle)]
     command += ["--quick"] if quick else []
     command += ["--detector", str(detector)] if detector else []
     done = run(command)
     if done.returncode:
-        return {"problem": last_line(done.stderr) or f"ended with {done.returncode}"}
+        return {"problem": death(done)}
     return {"build_seconds": built, **json.loads(done.stdout.splitlines()[-1])}
+
+
+def death(done: subprocess.CompletedProcess) -> str:
+    """Why a process failed, as one cell of a table."""
+    if done.returncode < 0:
+        return f"died of {signal_name(-done.returncode)}"
+    return last_line(done.stderr).replace("|", "/") or f"ended with exit code {done.returncode}"
 
 
 def measured(options: Options) -> dict[str, Any]:
@@ -169,10 +177,16 @@ def page(found: Mapping[str, Any]) -> str:
         goal = f"{speed:.0f} (goal {FRAMES_PER_SECOND} on an H200)" if speed else "not measured"
         lines.append(
             f"| {name} | {same['texts']:.3f}, {same['spans']:.3f} | {same['tube_iou']:.4f} "
-            f"| {values['stages']['total']:.3f} | {goal} | {values['growth']['gpu_mb']} MB over "
-            f"{values['growth']['sentences']} sentences |"
+            f"| {values['stages']['total']:.3f} | {goal} | {memory(values['growth'])} |"
         )
     return "\n".join(lines) + "\n"
+
+
+def memory(growth: Mapping[str, Any]) -> str:
+    """How much more of it is in use after many sentences, in words."""
+    gpu, host = growth["gpu_mb"], growth["host_mb"]
+    told = [f"{value:+d} MB {where}" for value, where in ((gpu, "GPU"), (host, "host")) if value is not None]
+    return f"{', '.join(told) or 'not told here'} over {growth['sentences']} sentences"
 
 
 def run(command: list[str]) -> subprocess.CompletedProcess:

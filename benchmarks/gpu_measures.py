@@ -17,6 +17,7 @@ from devil.contract import contract
 from devil.data.clips import picture_size
 from devil.data.scene import make_scene
 from devil.data.writer import write_scene
+from devil.gpu import memory_in_use
 from devil.metrics import box_iou
 from devil.runtime.answer import Answer
 from devil.runtime.engines.base import AsyncRunner
@@ -34,7 +35,12 @@ def agreement(ours: Grounder, reference: Grounder, clips: int) -> dict[str, floa
             texts.append(found.text == expected.text)
             spans.append(found.span == expected.span)
             overlaps.append(overlap(found, expected))
-    return {"clips": clips, "texts": np.mean(texts), "spans": np.mean(spans), "tube_iou": float(np.mean(overlaps))}
+    return {
+        "clips": clips,
+        "texts": float(np.mean(texts)),
+        "spans": float(np.mean(spans)),
+        "tube_iou": float(np.mean(overlaps)),
+    }
 
 
 def overlap(found: Answer, expected: Answer) -> float:
@@ -122,12 +128,13 @@ def clip(folder: Path, seed: int) -> tuple[Path, str]:
 
 
 def gpu_megabytes() -> int | None:
-    """In use on the first GPU, by all processes."""
+    """In use on the first GPU, by all processes; None where nobody tells."""
     command = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits", "--id=0"]
     try:
         return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     except (OSError, ValueError, subprocess.CalledProcessError):
-        return None  # a Jetson has no such program
+        in_use = memory_in_use()  # a Jetson has no such program
+        return None if in_use is None else in_use >> 20
 
 
 def resident_megabytes() -> int | None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +22,7 @@ from devil.contract import contract
 from devil.export.language import build_language
 from devil.export.onnx_file import save_model
 from devil.export.scheme import Scheme
+from devil.files import atomic_directory
 from devil.model.random_checkpoint import SIZES, RandomCheckpointOptions, write_random_checkpoint
 from devil.runtime.engines.onnxruntime import OnnxRuntimeEngine, OnnxRuntimeRunner
 
@@ -34,14 +36,16 @@ def write_checkpoint(folder: Path) -> None:
     """`folder`/checkpoint, and `folder`/qwen with the language model alone as transformers and others read it."""
     if not (folder / "checkpoint").exists():
         write_random_checkpoint(RandomCheckpointOptions(folder / "checkpoint", "0.5b", dtype="float32"))
-    qwen = folder / "qwen"
-    if (qwen / "config.json").exists():
-        return
-    qwen.mkdir(exist_ok=True)
-    weights = load_file(folder / "checkpoint" / "model.safetensors")
+    if not (folder / "qwen").exists():
+        with atomic_directory(folder / "qwen") as qwen:
+            _write_qwen(folder / "checkpoint", qwen)
+
+
+def _write_qwen(checkpoint: Path, qwen: Path) -> None:
+    weights = load_file(checkpoint / "model.safetensors")
     weights = {key: value for key, value in weights.items() if key.startswith(_LANGUAGE)}
     save_file(weights, qwen / "model.safetensors", metadata={"format": "pt"})
-    (qwen / "tokenizer.json").symlink_to(folder.resolve() / "checkpoint" / "tokenizer.json")
+    shutil.copyfile(checkpoint / "tokenizer.json", qwen / "tokenizer.json")
     (qwen / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
     config = Qwen2Config(
         vocab_size=CONFIG.language.vocab, hidden_size=CONFIG.language.hidden,
@@ -105,12 +109,17 @@ class Genai:
             return None
         out = folder / "genai-int4"
         if not out.exists():
-            command = [sys.executable, "-m", "onnxruntime_genai.models.builder", "-p", "int4", "-e", "cpu"]
-            paths = ["-m", str(folder / "qwen"), "-o", str(out), "-c", str(folder / "genai-cache")]
-            form = [f"int4_block_size={BLOCK}", "int4_accuracy_level=4"]
-            subprocess.run([*command, *paths, "--extra_options", *form], check=True, capture_output=True)
+            cls._build(folder, out)
         _limit_threads(out / "genai_config.json")
         return cls(out, context)
+
+    @staticmethod
+    def _build(folder: Path, out: Path) -> None:
+        with atomic_directory(out) as written:
+            command = [sys.executable, "-m", "onnxruntime_genai.models.builder", "-p", "int4", "-e", "cpu"]
+            paths = ["-m", str(folder / "qwen"), "-o", str(written), "-c", str(folder / "genai-cache")]
+            form = [f"int4_block_size={BLOCK}", "int4_accuracy_level=4"]
+            subprocess.run([*command, *paths, "--extra_options", *form], check=True, capture_output=True)
 
     def decode(self) -> None:
         """The next token; its context is a few dozen tokens longer than ours at the end."""
