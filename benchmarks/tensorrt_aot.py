@@ -5,7 +5,7 @@ language model, with random weights. Each graph is built in a process of its own
 once; seconds are those of that process, from reading the graph to the engine on the disk. --quick leaves out the
 published sizes. Exporting needs PyTorch and is not counted.
 
-python benchmarks/tensorrt_aot.py [--quick] [--target sm86,sm89,sm120] [--folder DIR] [--json]
+python benchmarks/tensorrt_aot.py [--quick] [--target sm86 sm89 sm120] [--folder DIR] [--json]
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ FRAME = "360x640"
 class Options:
     quick: bool = False
     """Only devil-tiny."""
-    target: str = "sm86,sm89,sm120"
+    target: tuple[str, ...] = ("sm86", "sm89", "sm120")
     """Compute capabilities to build for."""
     folder: Path | None = None
     """Where to write 12 GB, with --quick 0.2 GB; by default a temporary folder."""
@@ -58,13 +58,13 @@ def exported(folder: Path, precision: str, graphs: Sequence[str], checkpoint: Pa
     return Bundle(folder, manifest)
 
 
-def rows_of(case: str, bundle, graphs: Sequence[str], target: str) -> tuple[list[Row], float, float]:
+def rows_of(case: str, bundle, graphs: Sequence[str], target: Sequence[str]) -> tuple[list[Row], float, float]:
     """Builds graphs; rows about each, and seconds and the most GB of all of them."""
     from devil.export.tensorrt.build import build_engines
     from devil.export.tensorrt.options import EngineOptions
     from devil.export.tensorrt.target import choose
 
-    asked = EngineOptions(backend="tensorrt-rtx", target=target, graphs=",".join(graphs))
+    asked = EngineOptions(backend="tensorrt-rtx", target=tuple(target), graphs=tuple(graphs))
     rows, seconds, peak = [], 0.0, 0.0
     for built in build_engines(bundle, asked, choose(asked)).engines:
         engine, graph = built.engine, f"{case}, {built.engine.key.graph}"
@@ -81,7 +81,7 @@ def rows_of(case: str, bundle, graphs: Sequence[str], target: str) -> tuple[list
     return rows, seconds, peak
 
 
-def tiny(folder: Path, target: str) -> list[Row]:
+def tiny(folder: Path, target: Sequence[str]) -> list[Row]:
     from devil.contract import GRAPHS
 
     case = "devil-tiny fp16"
@@ -89,7 +89,7 @@ def tiny(folder: Path, target: str) -> list[Row]:
     return [*rows, figure(f"{case}, all", seconds, "s", f"≤ {TINY_SECONDS} s", seconds <= TINY_SECONDS)]
 
 
-def published(folder: Path, target: str) -> list[Row]:
+def published(folder: Path, target: Sequence[str]) -> list[Row]:
     from devil.model.random_checkpoint import RandomCheckpointOptions, write_random_checkpoint
 
     checkpoint = folder / "checkpoint"

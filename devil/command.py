@@ -16,6 +16,7 @@ from typing import Annotated, TypeVar
 import tyro
 
 from devil.errors import DevilError, UsageError
+from devil.help_text import unwrap_help
 
 Options = TypeVar("Options")
 
@@ -25,6 +26,8 @@ Folder = Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint=
 Flag = Annotated[bool, tyro.conf.arg(help_behavior_hint="")]
 Count = Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")]
 Threads = Annotated[int, tyro.conf.arg(metavar="N", help_behavior_hint="")]
+Number = Annotated[int, tyro.conf.arg(metavar="N")]
+Real = Annotated[float, tyro.conf.arg(metavar="X")]
 
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
@@ -52,6 +55,7 @@ def run_command(
     description = description.rstrip() + "\n--version tells the version and does nothing else."
     parsed = None
     try:
+        unwrap_help(options)
         parsed = tyro.cli(options, prog=prog, args=args, description=description, config=one_flag)
         _print(work(parsed), parsed)
     except KeyboardInterrupt:

@@ -14,7 +14,8 @@ BundlePrecision = Literal["fp32", "fp16", "bf16", "int8", "int4"]
 # Of a calibrated one: activations may have 8 bits too; `quantisation` in the manifest says of which graphs.
 CalibratedPrecision = Literal["int8", "fp8", "int4", "mixed"]
 BUNDLE_PRECISIONS: tuple[BundlePrecision | CalibratedPrecision, ...] = (*PRECISIONS, "int8", "int4", "fp8", "mixed")
-GRAPHS = ("vision", "language", "backbone", "grounder")
+GraphName = Literal["vision", "language", "backbone", "grounder"]
+GRAPHS: tuple[GraphName, ...] = ("vision", "language", "backbone", "grounder")
 
 # ONNX/NumPy name of the "float" of a graph, per precision.
 FLOAT = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}

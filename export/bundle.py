@@ -7,16 +7,15 @@ from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 
-from devil.bundle import TOKENIZER, FileRecord, Manifest, bundle_files, write_manifest
-from devil.config import level_shapes
+from devil.bundle import TOKENIZER, FileRecord, Manifest, write_manifest
 from devil.contract import GRAPHS
-from devil.errors import ConfigError, OutputError
 from devil.export.graphs import GraphBuilder
 from devil.export.integer_check import verify_integers
 from devil.export.layer_check import verify_layers
 from devil.export.onnx_file import stored_weight_bytes
 from devil.export.opening import open_builder
 from devil.export.options import ExportOptions
+from devil.export.output import check_output
 from devil.export.plan import Plan
 from devil.export.verify import Fidelity, verify
 from devil.export.write import OnStage, bytes_to_write, write_graph
@@ -38,9 +37,8 @@ def export(options: ExportOptions, on_stage: OnStage = lambda _: None) -> Path:
         The bundle's folder.
 
     Raises:
-        UsageError: the flags contradict each other.
+        UsageError: the flags contradict each other, or the model does not have the sizes they name.
         CheckpointError: the checkpoint is missing, broken, or does not fit the precision.
-        ConfigError: the frame size is malformed or too small for the model.
         ExportFidelityError: a graph differs from PyTorch by more than its budget; nothing is left behind.
         OutputError: something lies at the output path, it cannot be written, or the weights cannot be linked.
     """
@@ -49,9 +47,6 @@ def export(options: ExportOptions, on_stage: OnStage = lambda _: None) -> Path:
     on_stage("reading the checkpoint")
     tokenizer = tokenizer_file(options.checkpoint)
     builder = open_builder(options)
-    size, detector = builder.frame_size, builder.model.devil.detector
-    if size and sum(height * width for height, width in level_shapes(*size)) < detector.queries:
-        raise ConfigError(f"frames of {size[0]}x{size[1]} are too small for this detector", "use a larger --frame-size")
     PromptWriter(tokenizer, builder.model.devil)  # refuses another model's tokenizer now, not when the bundle is used
     write_bundle(builder, plan, tokenizer, options.model_name, options.bundle, on_stage)
     return options.bundle
@@ -91,21 +86,3 @@ def _verify(path: Path, graph: str, builder: GraphBuilder, plan: Plan) -> Fideli
     if graph == "language" and plan.scheme:
         return verify_integers(path, builder, plan)
     return verify(path, graph, builder.model, plan, builder.frame_size)
-
-
-def check_output(path: Path, force: bool) -> None:
-    """Refuses to replace anything but a bundle, and a bundle only by `force`.
-
-    Raises:
-        OutputError: with what lies there.
-    """
-    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
-        return
-    known = bundle_files(path)
-    foreign = sorted({entry.name for entry in path.iterdir()} - known) if known else []
-    if not known:
-        raise OutputError(f"{path} exists and is not a bundle", "choose another --output")
-    if foreign:
-        raise OutputError(f"{path} also holds {foreign[0]}, which is no part of the bundle", "move it elsewhere")
-    if not force:
-        raise OutputError(f"{path} already holds a bundle", "pass --force to replace it or choose another --output")

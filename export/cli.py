@@ -10,10 +10,12 @@ from typing import Any
 from devil.bundle import Manifest, open_bundle, read_manifest
 from devil.command import run_command
 from devil.errors import DevilError, EngineError, MissingPackageError
+from devil.export.beforehand import check_request
 from devil.export.options import ExportOptions
 from devil.export.tensorrt.build import build_engines
 from devil.export.tensorrt.cli import outcome_values, summarise
 from devil.export.tensorrt.target import NoEngines, Target, choose
+from devil.gpu_precisions import EXPORTED, check_gpu
 from devil.progress import ProgressBars
 
 _NEEDED = ("torch", "transformers", "safetensors", "onnx", "onnx_ir", "onnxscript", "onnxruntime")
@@ -31,7 +33,8 @@ def run(options: ExportOptions) -> dict:
     from rich.console import Console
     from rich.markup import escape
 
-    target = choose(options.engines)
+    check_request(options)
+    target = _target(options)
     what = f"exporting {escape(options.model_name)}"
     with Console(stderr=True).status(what) as status:
         from devil.export.bundle import export
@@ -47,6 +50,23 @@ def run(options: ExportOptions) -> dict:
         "fidelity": manifest.fidelity,
         "engines": _engines(folder, options, target),
     }
+
+
+def _target(options: ExportOptions) -> Target | NoEngines:
+    """What engines are built with and for; none where nobody named them and the GPU here does not take the precision.
+
+    Raises:
+        EngineError: they were asked for and cannot be built.
+    """
+    target = choose(options.engines)
+    for capability in target.capabilities if isinstance(target, Target) else ():
+        try:
+            check_gpu(options.precision, capability, EXPORTED)
+        except EngineError as error:
+            if options.engines.backend != "auto":
+                raise
+            return NoEngines(error.message)
+    return target
 
 
 def _engines(folder: Path, options: ExportOptions, target: Target | NoEngines) -> dict[str, Any]:

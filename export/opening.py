@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from devil.config import DevilConfig
 from devil.config_json import load_config
-from devil.errors import ConfigError
+from devil.export.beforehand import check_model
 from devil.export.graphs import GraphBuilder
 from devil.export.link import check_linkable
 from devil.export.mapped import fill_mapped
@@ -29,12 +29,13 @@ def open_builder(options: ExportOptions) -> GraphBuilder:
 
     Raises:
         CheckpointError: the checkpoint is missing, broken, or its weights are not the config's.
-        ConfigError: the frame size is malformed, or there are fewer decoder layers than asked for.
+        UsageError: the model does not have the sizes that were asked for.
         OutputError: the disk has no room for that file, or the language model's weights cannot be linked as asked.
     """
     size, folder = options.fixed_size, local_folder(options.checkpoint)
     source = open_weights(folder)
     config = load_config(folder)
+    check_model(config, options)
     check_weights(source, config, folder)
     model = empty_model(_cut(config, options.layers))
     parts: tuple[Part, ...] = PARTS if part_values(model, "language") * 4 <= WHOLE else ("vision", "detector")
@@ -56,6 +57,4 @@ def _cut(config: DevilConfig, layers: int | None) -> DevilConfig:
     language = config.language
     if layers is None:
         return config
-    if not 1 <= layers <= language.layers:
-        raise ConfigError(f"--layers is {layers}", f"the model has 1 to {language.layers}")
     return replace(config, language=replace(language, layers=layers))

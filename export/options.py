@@ -11,9 +11,12 @@ import tyro
 from devil.assets import reference_checkpoint
 from devil.command import Flag, Folder
 from devil.contract import BundlePrecision
+from devil.errors import UsageError
 from devil.export.scheme import Bits, BlockSize, Scheme
 from devil.export.sizes import parsed_size
 from devil.export.tensorrt.options import EngineOptions
+
+_OF_INTEGERS = ("block_size", "activations", "head_bits", "embedding_bits")  # flags that say nothing of floats
 
 
 @dataclass(frozen=True)
@@ -44,17 +47,19 @@ class ExportOptions:
     layers: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")] = None
     """Keep only the language model's first N decoder layers, to look for errors. Its answers then mean nothing."""
 
-    block_size: Annotated[BlockSize | None, tyro.conf.arg(help_behavior_hint="")] = None
+    block_size: Annotated[BlockSize | None, tyro.conf.arg(metavar="32|64|128", help_behavior_hint="")] = None
     """int8 and int4: successive weights that share a scale, by default 64. Fewer are more exact and take more
     space."""
 
-    activations: Annotated[Literal["fp16", "fp32"] | None, tyro.conf.arg(help_behavior_hint="")] = None
+    activations: Annotated[
+        Literal["fp16", "fp32"] | None, tyro.conf.arg(metavar="fp16|fp32", help_behavior_hint="")
+    ] = None
     """int8 and int4: floating type of the language graph, by default fp16. fp32 is faster on a CPU and larger."""
 
-    head_bits: Annotated[Bits | None, tyro.conf.arg(help_behavior_hint="")] = None
+    head_bits: Annotated[Bits | None, tyro.conf.arg(metavar="4|8|16", help_behavior_hint="")] = None
     """int8 and int4: bits of the readout to logits, 16 for no integers. By default those of the precision."""
 
-    embedding_bits: Annotated[Bits | None, tyro.conf.arg(help_behavior_hint="")] = None
+    embedding_bits: Annotated[Bits | None, tyro.conf.arg(metavar="4|8|16", help_behavior_hint="")] = None
     """int8 and int4: bits of the token embedding, 16 for no integers. By default those of the precision."""
 
     accept: Flag = False
@@ -95,6 +100,22 @@ class ExportOptions:
         """(height, width) in pixels, or None.
 
         Raises:
-            ConfigError: `frame_size` is not of the form HxW.
+            UsageError: `frame_size` is not of the form HxW.
         """
         return None if self.frame_size is None else parsed_size(self.frame_size, "--frame-size")
+
+    def check(self) -> None:
+        """
+        Raises:
+            UsageError: a value that cannot be meant, or flags that contradict each other.
+        """
+        self.fixed_size  # noqa: B018 - raises
+        for name in _OF_INTEGERS:
+            if not self.scheme and getattr(self, name) is not None:
+                flag = f"--{name.replace('_', '-')}"
+                raise UsageError(
+                    f"{flag} is for int8 and int4, not {self.precision}", f"leave {flag} out or add --precision int4"
+                )
+        if self.scheme and self.link_weights:
+            raise UsageError(f"{self.precision} weights are not in the checkpoint", "leave --link-weights out")
+        self.engines.check()

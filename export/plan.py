@@ -6,12 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from devil.contract import GRAPHS, BundlePrecision, Precision
-from devil.errors import UsageError
 from devil.export.options import ExportOptions
 from devil.export.quantisation import SEARCH, Quantiser, nearest
 from devil.export.scheme import Scheme
-
-_OF_INTEGERS = ("block_size", "activations", "head_bits", "embedding_bits")  # flags that say nothing of floats
 
 
 @dataclass(frozen=True)
@@ -43,14 +40,7 @@ class Plan:
         Raises:
             UsageError: they contradict each other.
         """
-        for name in _OF_INTEGERS:
-            if not options.scheme and getattr(options, name) is not None:
-                flag = f"--{name.replace('_', '-')}"
-                raise UsageError(
-                    f"{flag} is for int8 and int4, not {options.precision}", f"leave {flag} out or add --precision int4"
-                )
-        if options.scheme and options.link_weights:
-            raise UsageError(f"{options.precision} weights are not in the checkpoint", "leave --link-weights out")
+        options.check()
         language = options.activations or "fp16" if options.scheme else options.precision
         return cls(options.precision, language, options.scheme, options.link_weights, accept=options.accept)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from devil.errors import ConfigError
+from devil.errors import UsageError
 
 _SIZE = re.compile(r"([1-9]\d{0,4})[xX×]([1-9]\d{0,4})")
 
@@ -13,9 +13,9 @@ def parsed_size(text: str, flag: str) -> tuple[int, int]:
     """(height, width) in pixels of "HxW".
 
     Raises:
-        ConfigError: it is not of that form.
+        UsageError: it is not of that form.
     """
     match = _SIZE.fullmatch(text)
     if not match:
-        raise ConfigError(f"frame size {text!r} is not HxW", f"write for example {flag} 360x640")
+        raise UsageError(f"frame size {text!r} is not HxW", f"write for example {flag} 360x640")
     return int(match[1]), int(match[2])

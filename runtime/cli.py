@@ -10,13 +10,14 @@ from typing import Annotated, Any
 import tyro
 
 from devil.assets import demo_request
+from devil.bundle import read_manifest
 from devil.command import Count, File, Flag, Folder, Threads, check_threads, run_command
 from devil.errors import DevilError, OutputError, SentenceError, UsageError
 from devil.files import check_writable
 from devil.progress import ProgressBars
 from devil.prompt import checked_sentence
 from devil.runtime.answer import Answer, answers_document, save_document
-from devil.runtime.engines.choice import EngineName
+from devil.runtime.engines.choice import EngineName, check_gpu_here
 from devil.runtime.limits import Limits
 from devil.runtime.reference_bundle import reference_bundle
 from devil.video import VideoInfo, probe
@@ -47,9 +48,9 @@ def _beginning(text: str, most: int = 80) -> str:
 class GroundOptions:
     """Finds what a sentence describes in a video or an image: when it happens, and where, frame by frame."""
 
-    video: Annotated[File, tyro.conf.Positional, tyro.conf.arg(metavar="VIDEO")] = None
+    video: Annotated[File, tyro.conf.Positional, tyro.conf.arg(metavar="[VIDEO]")] = None
     """Video or image file."""
-    sentence: Annotated[Text, tyro.conf.Positional, tyro.conf.arg(metavar="SENTENCE")] = None
+    sentence: Annotated[Text, tyro.conf.Positional, tyro.conf.arg(metavar="[SENTENCE]")] = None
     """What to find, for example "the red circle that moves left"."""
     sentences: File = None
     """Ask every line of this text file instead; they are answered together, in less time than one by one."""
@@ -97,11 +98,10 @@ def ground(options: GroundOptions) -> dict[str, Any]:
     with ProgressBars() as progress:
         bundle = options.bundle or reference_bundle(progress)
         progress("opening the bundle", 0, 1)
-        limits = Limits(options.max_frames, options.max_tokens, options.context)
         grounder = Grounder.open(
             bundle,
             options.threads,
-            limits,
+            _limits(options),
             size=(info.height, info.width),
             is_image=info.is_image,
             check_memory=not options.ignore_memory,
@@ -158,7 +158,10 @@ def _check(options: GroundOptions, path: Path, sentences: list[str]) -> VideoInf
     """Fails before the long work, not after it."""
     from devil.runtime.render import check_output
 
+    limits = _limits(options)
+    limits.check()
     check_threads(options.threads)
+    check_gpu_here(options.engine)
     for sentence in sentences:
         checked_sentence(sentence)
     outputs = [output for output in (options.output, options.render) if output]
@@ -174,7 +177,13 @@ def _check(options: GroundOptions, path: Path, sentences: list[str]) -> VideoInf
             raise OutputError(f"an output is the {what} itself", "name another file")
     if len({output.resolve() for output in outputs}) < len(outputs):
         raise OutputError(f"--output and --render both name {options.output}", "name two files")
+    if options.bundle:
+        limits.applied(read_manifest(options.bundle).config)
     return info
+
+
+def _limits(options: GroundOptions) -> Limits:
+    return Limits(options.max_frames, options.max_tokens, options.context)
 
 
 def _summarise(answers: list[Answer], options: GroundOptions) -> None:

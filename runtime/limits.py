@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from devil.config import DevilConfig
-from devil.errors import ConfigError
+from devil.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -22,26 +22,28 @@ class Limits:
     tokens: int | None = None
     context: int | None = None
 
+    def check(self) -> None:
+        """
+        Raises:
+            UsageError: a limit below 1.
+        """
+        for flag, value in (("max-frames", self.frames), ("max-tokens", self.tokens), ("context", self.context)):
+            if value is not None and value < 1:
+                raise UsageError(f"--{flag} is {value}", "give at least 1")
+
     def applied(self, config: DevilConfig) -> DevilConfig:
         """The config with these limits in place of its own.
 
         Raises:
-            ConfigError: a limit below 1, above the model's context, or too small for an answer.
+            UsageError: a limit below 1, above the model's context, or too small for an answer.
         """
-        for name, value in vars(self).items():
-            if value is not None and value < 1:
-                raise ConfigError(f"{name} is limited to {value}", "give at least 1")
+        self.check()
         language = config.language
         if self.context is not None:
             if self.context > language.context:
-                raise ConfigError(
-                    f"a context of {self.context} is more than the model's {language.context}", "lower --context"
-                )
+                raise UsageError(f"--context is {self.context}", f"the model takes at most {language.context}")
             if self.context <= config.max_new_tokens:
-                raise ConfigError(
-                    f"a context of {self.context} does not hold an answer of {config.max_new_tokens} tokens",
-                    "raise --context",
-                )
+                raise UsageError(f"--context is {self.context}", f"an answer takes {config.max_new_tokens}")
             language = replace(language, context=self.context)
         frames, tokens = (
             min(value or own, own) for value, own in ((self.frames, config.frames), (self.tokens, config.max_tokens))

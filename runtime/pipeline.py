@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from devil.bundle import Bundle, open_bundle, read_manifest
 from devil.contract import contract
+from devil.errors import EngineError
 from devil.progress import Progress, no_progress
 from devil.prompt import PromptWriter
 from devil.runtime.available_memory import available_memory
 from devil.runtime.drafting import answer_draft
 from devil.runtime.encoded_video import Video
 from devil.runtime.engines.base import Engine
-from devil.runtime.engines.choice import EngineName, open_engine
+from devil.runtime.engines.choice import EngineName, open_engines
 from devil.runtime.engines.onnxruntime import OnnxRuntimeEngine
 from devil.runtime.limits import NO_LIMITS, Limits
 from devil.runtime.memory_plan import check_fits
+
+_log = logging.getLogger(__name__)
 
 
 class Grounder:
@@ -67,17 +71,26 @@ class Grounder:
 
         Raises:
             BundleError: incomplete, altered, foreign or too new.
-            ConfigError: a limit that cannot be meant.
+            UsageError: a limit that cannot be meant.
             EngineError: no engine here runs this precision, or memory is too small: nothing has been loaded then.
         """
         manifest = read_manifest(folder)
         config = limits.applied(manifest.config)
-        chosen = open_engine(Bundle(Path(folder), manifest), engine, threads, trust_engines)
-        on_cpu = isinstance(chosen, OnnxRuntimeEngine)
-        available = available_memory() if check_memory and on_cpu else None
-        if available is not None:
-            check_fits(manifest, config, available, size, is_image)
-        return cls(open_bundle(folder), chosen, limits)
+        bundle, refused = None, None
+        for chosen in open_engines(Bundle(Path(folder), manifest), engine, threads, trust_engines):
+            on_cpu = isinstance(chosen, OnnxRuntimeEngine)
+            try:
+                available = available_memory() if check_memory and on_cpu else None
+                if available is not None:
+                    check_fits(manifest, config, available, size, is_image)
+                bundle = bundle or open_bundle(folder)
+                return cls(bundle, chosen, limits)
+            except EngineError as error:
+                if engine != "auto" or on_cpu:  # nothing comes after it
+                    raise refused or error from None
+                _log.warning("%s is not used: %s", chosen.name, error)
+                refused = refused or error.with_traceback(None)  # the traceback would keep what was loaded
+        raise AssertionError("the CPU is always among the engines of auto")
 
     def encode(
         self,

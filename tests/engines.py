@@ -1,16 +1,23 @@
-"""Engines of the fake TensorRT in a bundle's store."""
+"""Engines of the fake TensorRT in a bundle's store, and what their answers are compared with."""
 
 import dataclasses
+import shutil
 
+import numpy as np
+
+from devil.bundle import open_bundle
 from devil.config import level_shapes
 from devil.contract import contract
 from devil.engine_key import EngineKey
 from devil.engine_profile import Profile, Range
 from devil.engine_store import EngineStore
+from devil.runtime.engines.tensorrt.engine import TensorRtEngine
 from tests import fake_tensorrt
 from tests.fake_cuda import GPU
 
 SLOTS = 512
+SENTENCES = ["the red circle", "a blue square that appears"]
+RTX = "1.7.1.116"
 
 
 def profiles(config, slots=SLOTS, batch=3, side=None):
@@ -50,3 +57,33 @@ def add_engine(bundle, graph, content=None, graph_profiles=None, **changes):
 def add_engines(bundle, **options):
     for graph, ranges in profiles(bundle.config, **options).items():
         add_engine(bundle, graph, graph_profiles=ranges)
+
+
+def copied(bundle, folder):
+    shutil.copytree(bundle, folder)
+    return open_bundle(folder)
+
+
+def alike(found, expected):
+    """Answers are the same but for rounding."""
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours.text == theirs.text
+        np.testing.assert_allclose(ours.rst, theirs.rst, atol=1e-5)
+        np.testing.assert_allclose(ours.tube.boxes, theirs.tube.boxes, atol=1e-2)  # pixels
+
+
+def one_line(error):
+    return "\n" not in str(error.value)
+
+
+def language(small, gate):
+    """The language graph's engine, loaded."""
+    spec = contract(small.config)["language"]
+    return TensorRtEngine(small, "tensorrt", gate).load(small.path("language"), spec, "fp32")
+
+
+def wrong_engine(small):
+    """An engine of the language graph whose logits are off by a hundredth."""
+    ranges, spec = profiles(small.config)["language"], contract(small.config)["language"]
+    content = fake_tensorrt.content(small.path("language"), ranges, spec, wrong=0.01)
+    return add_engine(small, "language", content)

@@ -5,7 +5,17 @@ from pathlib import Path
 
 import torch
 
-from devil.config import DetectorConfig, DevilConfig, LanguageConfig, SwinConfig, TokenConfig, VisionConfig
+from devil.bundle import FileRecord, Manifest, write_manifest
+from devil.config import (
+    PRESETS,
+    DetectorConfig,
+    DevilConfig,
+    LanguageConfig,
+    SwinConfig,
+    TokenConfig,
+    VisionConfig,
+)
+from devil.contract import GRAPHS
 from devil.model.checkpoint import save_model
 from devil.model.devil import DevilModel
 from devil.prompt import BOX, IMAGE, QUERY_END, QUERY_START, TURN_END
@@ -63,3 +73,13 @@ def traced_alike(builder, model: DevilModel):
     graphs = type(builder)(model)
     graphs._traced = builder._traced
     return graphs
+
+
+def write_listed_files(folder):
+    """A folder that looks like a bundle until one of its graphs is read."""
+    folder.mkdir(parents=True)
+    names = [*(f"{graph}.onnx" for graph in GRAPHS), "tokenizer.json"]
+    for name in names:
+        (folder / name).write_text(name)
+    files = {name: FileRecord.of(folder / name) for name in names}
+    write_manifest(folder, Manifest("tiny", "fp32", PRESETS["tiny"], files))

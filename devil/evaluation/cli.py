@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from devil.bundle import read_manifest
 from devil.cache import cache_folder
 from devil.command import Count, File, Flag, Folder, Threads, check_threads, run_command
 from devil.errors import UsageError
@@ -21,8 +22,9 @@ from devil.evaluation.report import report_page
 from devil.evaluation.samples import SampleLog, run_in
 from devil.evaluation.summary import summarise
 from devil.files import write_text
+from devil.model.hub import local_folder
 from devil.progress import Progress, ProgressBars
-from devil.runtime.engines.choice import EngineName
+from devil.runtime.engines.choice import EngineName, check_gpu_here
 from devil.runtime.limits import Limits
 
 METRICS, REPORT = "metrics.json", "report.html"
@@ -72,15 +74,7 @@ class EvalOptions:
 
 def evaluate(options: EvalOptions) -> dict[str, Any]:
     """Does what `devil-eval` does; the figures as JSON values (docs/evaluation.md)."""
-    if options.bundle and options.model:
-        raise UsageError("a bundle and a checkpoint were named", "give --bundle or --model")
-    if options.limit is not None and options.limit < 1:
-        raise UsageError(f"--limit is {options.limit}", "give at least 1, or leave it out")
-    if options.model and (options.max_frames, options.max_tokens, options.context) != (None, None, None):
-        raise UsageError("a checkpoint takes no limits", "leave out --max-frames, --max-tokens and --context")
-    check_threads(options.threads)
-    if options.output:
-        run_in(options.output)  # what lies there is refused before the long work, not after it
+    _check(options)
     with ProgressBars() as progress:
         dataset = load_dataset(
             options.dataset, options.root, options.annotations, options.control, cache_folder(), progress
@@ -102,6 +96,30 @@ def main(args: list[str] | None = None) -> int:
     return run_command(EvalOptions, evaluate, "devil-eval", args)
 
 
+def _check(options: EvalOptions) -> None:
+    """Fails before the long work, not after it."""
+    if options.bundle and options.model:
+        raise UsageError("a bundle and a checkpoint were named", "give --bundle or --model")
+    if options.limit is not None and options.limit < 1:
+        raise UsageError(f"--limit is {options.limit}", "give at least 1, or leave it out")
+    if options.model and (options.max_frames, options.max_tokens, options.context) != (None, None, None):
+        raise UsageError("a checkpoint takes no limits", "leave out --max-frames, --max-tokens and --context")
+    check_threads(options.threads)
+    limits = _limits(options)
+    limits.check()
+    check_gpu_here(options.engine)
+    if options.output:
+        run_in(options.output)
+    if options.model:
+        local_folder(options.model)
+    elif options.bundle:
+        limits.applied(read_manifest(options.bundle).config)
+
+
+def _limits(options: EvalOptions) -> Limits:
+    return Limits(options.max_frames, options.max_tokens, options.context)
+
+
 def _answerer(options: EvalOptions, progress: Progress) -> Answerer:
     if options.model:
         progress("loading the model", 0, 1)
@@ -110,9 +128,8 @@ def _answerer(options: EvalOptions, progress: Progress) -> Answerer:
 
     bundle = options.bundle or reference_bundle(progress)
     progress("opening the bundle", 0, 1)
-    limits = Limits(options.max_frames, options.max_tokens, options.context)
     return BundleAnswerer(
-        bundle, options.threads, limits, not options.ignore_memory, options.engine, options.trust_engines
+        bundle, options.threads, _limits(options), not options.ignore_memory, options.engine, options.trust_engines
     )
 
 

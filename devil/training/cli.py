@@ -12,7 +12,8 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from devil.assets import reference_checkpoint
-from devil.command import Count, Flag, Folder, run_command
+from devil.command import Count, Flag, Folder, Number, Real, run_command
+from devil.config_json import load_config
 from devil.data.annotation import Problem, Record, summary
 from devil.data.hcstvg import read_hcstvg
 from devil.data.records import read_records
@@ -20,6 +21,7 @@ from devil.data.refcoco import read_refcoco
 from devil.data.vidstg import read_vidstg
 from devil.errors import AnnotationError, MissingPackageError, OutputError, UsageError
 from devil.files import check_writable
+from devil.model.hub import local_folder
 from devil.model.stream import WEIGHTS
 
 Dtype = Literal["fp32", "fp16", "bf16"]
@@ -45,30 +47,30 @@ class TrainOptions:
     output: Annotated[Path, tyro.conf.arg(metavar="DIR")]
     """Folder of the new checkpoint. The run's states and its log go to DIR-run."""
     format: Format = "chat"
-    """Of the annotations: chat records (a JSON list or JSON lines), or a published data set's own files."""
+    """Format of the annotations: chat records (a JSON list or JSON lines), or a published data set's own files."""
     root: Folder = None
     """Folder of the videos or images, and for VidSTG of VidOR's annotations. By default the annotations' own."""
     model: Folder = None
     """Checkpoint folder, or Hub id, to start from. By default the shipped devil-tiny. From other published weights,
     begin with python -m devil.model.starting."""
-    epochs: float = 2.0
+    epochs: Real = 2.0
     """Passes over the data."""
     steps: Count = None
     """Optimizer steps, instead of --epochs."""
     batch: Count = None
     """Clips per optimizer step, over all processes. By default 128 in stages 1 and 2, 32 in stage 3."""
-    detector_rate: float = 1e-4
+    detector_rate: Real = 1e-4
     """Learning rate of the detector."""
-    language_rate: float = 1e-5
+    language_rate: Real = 1e-5
     """Learning rate of language model and projector."""
-    lora: int = 256
+    lora: Number = 256
     """Rank of the language model's adapters. With 0 its own weights are trained."""
     vision: Flag = False
     """Also train the vision encoder."""
     frames: Count = None
     """Frames sampled from a clip. By default the model's own number."""
     precision: Dtype = "fp32"
-    """Of the arithmetic; weights stay fp32."""
+    """Precision of the arithmetic; weights stay fp32."""
     save_as: Dtype = "fp16"
     """Precision of the saved weights."""
     checkpointing: Flag = False
@@ -77,12 +79,12 @@ class TrainOptions:
     """Use the flash-attn package in the language model."""
     tensorboard: Flag = False
     """Also write TensorBoard events to DIR-run."""
-    seed: int = 0
+    seed: Number = 0
     """Everything random follows from it."""
-    save_every: int = 100
+    save_every: Number = 100
     """Steps between two states to resume from."""
     json: Flag = False
-    """End with one line of JSON."""
+    """Print the result as one JSON line at the end of stdout."""
     debug: Flag = False
     """Show tracebacks."""
 
@@ -102,6 +104,7 @@ def run(options: TrainOptions) -> dict[str, Any]:
         CheckpointError: the model, or the state to resume, does not fit.
     """
     _check(options)
+    records, problems = _records(options)
     import torch
     from accelerate import Accelerator, DistributedDataParallelKwargs
 
@@ -111,7 +114,6 @@ def run(options: TrainOptions) -> dict[str, Any]:
     from devil.training.loop import LoopConfig, permuted, train
     from devil.training.stages import BATCH, DETECTS, add_lora, parameter_groups
 
-    records, problems = _records(options)
     start = options.model or reference_checkpoint()
     folder = options.output.with_name(options.output.name + "-run")
     accelerator = Accelerator(
@@ -175,6 +177,7 @@ def _check(options: TrainOptions) -> None:
         raise OutputError(
             f"{options.output} also holds {foreign[0]}, which is no part of a checkpoint", "move it elsewhere"
         )
+    load_config(local_folder(options.model or reference_checkpoint()))
 
 
 def _records(options: TrainOptions) -> tuple[list[Record], list[Problem]]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from devil.bundle import Bundle
+from devil.bundle import Bundle, Manifest
 from devil.contract import contract
 from devil.engine_key import EngineKey
 from devil.engine_store import EngineStore, StoredEngine
@@ -55,13 +56,21 @@ def build_engines(
     """
     if isinstance(target, NoEngines):
         return Outcome(target)
-    for graph in options.chosen_graphs:
-        for capability in target.capabilities:
-            check_graph(graph, bundle.manifest.quantisation, capability)
+    check_gpus(bundle.manifest, options, target.capabilities)
     sizes = Sizes(bundle.config, bundle.manifest.frame_size, options, tuned=target.backend == "tensorrt")
     # All jobs first: sizes are refused before any work.
     jobs = [_job(bundle, graph, options, target, sizes) for graph in options.chosen_graphs]
     return Outcome(target, tuple(_built(bundle, key, job, options, progress) for key, job in jobs))
+
+
+def check_gpus(manifest: Manifest, options: EngineOptions, capabilities: Iterable[str]) -> None:
+    """
+    Raises:
+        EngineError: a GPU does not compute in the precision of a graph that is asked for.
+    """
+    for capability in capabilities:
+        for graph in options.chosen_graphs:
+            check_graph(graph, manifest, capability)
 
 
 def _job(

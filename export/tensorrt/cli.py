@@ -9,11 +9,12 @@ from typing import Annotated, Any
 
 import tyro
 
-from devil.bundle import open_bundle
+from devil.bundle import open_bundle, read_manifest
 from devil.command import Flag, run_command
 from devil.errors import EngineError
-from devil.export.tensorrt.build import Outcome, build_engines
+from devil.export.tensorrt.build import Outcome, build_engines, check_gpus
 from devil.export.tensorrt.options import EngineOptions
+from devil.export.tensorrt.profiles import check_sizes
 from devil.export.tensorrt.target import NoEngines, choose
 from devil.progress import ProgressBars
 
@@ -46,11 +47,17 @@ def run(options: BuildOptions) -> dict[str, Any]:
     """Does what `devil-build` does; the result as JSON values.
 
     Raises:
-        EngineError: there is nothing to build them with or for.
+        UsageError: sizes that cannot be meant, or that the model does not have.
+        BundleError: no bundle, or an altered one.
+        EngineError: there is nothing to build them with or for, or a GPU does not compute in a graph's precision.
     """
+    options.engines.check()
+    manifest = read_manifest(options.bundle)
+    check_sizes(manifest.config, manifest.frame_size, options.engines)
+    check_gpus(manifest, options.engines, options.engines.capabilities)
     target = choose(options.engines)
     if isinstance(target, NoEngines) and options.engines.backend == "auto":
-        ahead = "name the GPUs that will run them, as in --target sm89,sm120, or build on the machine that has one"
+        ahead = "name the GPUs that will run them, as in --target sm89 sm120, or build on the machine that has one"
         raise EngineError(f"no engines were built: {target.reason}", ahead)
     with ProgressBars() as progress:
         progress("opening the bundle", 0, 1)

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 import tyro
 
-from devil.command import Count, Flag
-from devil.contract import GRAPHS
+from devil.command import Count, Flag, Number
+from devil.contract import GRAPHS, GraphName
 from devil.engine_key import Hardware, capability_number
 from devil.errors import EngineError, UsageError
 from devil.export.sizes import parsed_size
@@ -26,20 +26,21 @@ class EngineOptions:
     """What builds engines. auto takes TensorRT, else TensorRT-RTX, where there is a GPU for it (TensorRT-RTX also
     without one, if --target says for which GPUs), and builds nothing otherwise; ONNX Runtime needs no engines."""
 
-    target: Annotated[_Text, tyro.conf.arg(metavar="sm89,sm120")] = None
-    """GPUs to build for, by compute capability. By default this machine's. TensorRT builds for no other."""
+    target: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SM...", help_behavior_hint="")] = ()
+    """GPUs to build for, by compute capability, for example sm89 sm120. By default this machine's. TensorRT builds for
+    no other."""
 
-    graphs: Annotated[_Text, tyro.conf.arg(metavar="vision,grounder")] = None
-    """Graphs to build engines of. By default all four."""
+    graphs: Annotated[tuple[GraphName, ...], tyro.conf.arg(metavar="GRAPH...", help_behavior_hint="")] = ()
+    """Graphs to build engines of: some of vision, language, backbone, grounder. By default all four."""
 
-    batch: Annotated[int, tyro.conf.arg(metavar="N")] = 8
+    batch: Number = 8
     """Most frames that the detector takes at once."""
 
     max_frame: Annotated[_Text, tyro.conf.arg(metavar="HxW")] = None
     """Largest height and width in pixels of the detector's frames. By default those of 16:9 videos, upright ones
     too."""
 
-    vision_batch: Annotated[int, tyro.conf.arg(metavar="N")] = 16
+    vision_batch: Number = 16
     """Most frames that the vision encoder takes at once."""
 
     image_tokens: Count = None
@@ -48,7 +49,7 @@ class EngineOptions:
     context: Count = None
     """Slots of the KV cache: tokens of video, sentences and answers. By default the model's context."""
 
-    chunk: Annotated[int, tyro.conf.arg(metavar="N")] = 256
+    chunk: Number = 256
     """Most tokens that the language model reads at once."""
 
     builder_memory: Annotated[float | None, tyro.conf.arg(metavar="GB", help_behavior_hint="")] = None
@@ -74,34 +75,23 @@ class EngineOptions:
         Raises:
             UsageError: no capabilities.
         """
-        if self.target is None:
-            return ()
         try:
-            numbers = {capability_number(name.strip()) for name in self.target.split(",")}
+            numbers = {capability_number(name) for name in self.target}
         except EngineError as error:
-            raise UsageError(f"--target: {error.message}", "write for example --target sm89,sm120") from None
+            raise UsageError(f"--target: {error.message}", "write for example --target sm89 sm120") from None
         return tuple(f"sm{number}" for number in sorted(numbers))
 
     @property
     def chosen_graphs(self) -> tuple[str, ...]:
-        """`graphs` in the contract's order.
-
-        Raises:
-            UsageError: one is no graph of a bundle.
-        """
-        if self.graphs is None:
-            return GRAPHS
-        named = {name.strip() for name in self.graphs.split(",")}
-        if unknown := sorted(named - set(GRAPHS)):
-            raise UsageError(f"--graphs names {unknown[0]!r}", f"name some of {', '.join(GRAPHS)}")
-        return tuple(graph for graph in GRAPHS if graph in named)
+        """`graphs` in the contract's order."""
+        return tuple(graph for graph in GRAPHS if graph in (self.graphs or GRAPHS))
 
     @property
     def largest_frame(self) -> tuple[int, int] | None:
         """`max_frame` as (height, width).
 
         Raises:
-            ConfigError: it is malformed.
+            UsageError: it is malformed.
         """
         return parsed_size(self.max_frame, "--max-frame") if self.max_frame else None
 
@@ -116,6 +106,6 @@ class EngineOptions:
                 raise UsageError(f"--{name.replace('_', '-')} is {value}", "give more than 0")
         if self.effort is not None and not 0 <= self.effort <= LARGEST_EFFORT:
             raise UsageError(f"--effort is {self.effort}", f"give 0 to {LARGEST_EFFORT}")
-        self.chosen_graphs  # noqa: B018 - raises
-        if self.backend == "onnxruntime" and self.capabilities:
+        self.largest_frame  # noqa: B018 - raises
+        if self.capabilities and self.backend == "onnxruntime":
             raise UsageError("--backend onnxruntime has no engines", "leave --target out")

@@ -115,6 +115,18 @@ class Sizes:
         return Range(least, least, height), Range(least, min(usual, width), width)
 
 
+def check_sizes(config: DevilConfig, frame: tuple[int, int] | None, options: EngineOptions) -> None:
+    """
+    Args:
+        config, frame: of the bundle, see `Sizes`.
+
+    Raises:
+        UsageError: asked-for sizes that the model cannot have.
+    """
+    for graph in options.chosen_graphs:
+        Sizes(config, frame, options).profiles(graph)
+
+
 def level_shape_values(profile: Profile) -> Values:
     """What the grounder's input `level_shapes` holds at the profile's smallest, usual and largest sizes."""
     return tuple(

@@ -125,7 +125,7 @@ def _ahead_of_time(
         raise UsageError("--version-compatible is TensorRT's", "TensorRT-RTX runs the engines of its own version alone")
     named = options.capabilities or tuple(gpu.capability for gpu in machine.driver.gpus[:1])
     if not named:
-        raise UsageError(f"no GPU here ({machine.driver.problem})", "name GPUs to build for: --target sm89,sm120")
+        raise UsageError(f"no GPU here ({machine.driver.problem})", "name GPUs to build for: --target sm89 sm120")
     described = describe("tensorrt-rtx")
     unknown = [name for name in named if name not in described["capabilities"]]
     if unknown:

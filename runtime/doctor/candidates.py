@@ -12,10 +12,17 @@ from devil.engine_key import Host, capability_number
 from devil.engine_store import EngineStore
 from devil.errors import EngineError
 from devil.files import sha256
-from devil.gpu import machine_name
 from devil.gpu_precisions import check_graph
+from devil.runtime.doctor.bundle import here
 from devil.runtime.doctor.facts import Facts, Obstacle
-from devil.runtime.doctor.judgement import FROM_JETPACK, INSTALL_CPU, INSTALL_GPU, INSTALL_RTX, INSTALL_TENSORRT
+from devil.runtime.doctor.judgement import (
+    FROM_JETPACK,
+    INSTALL_CPU,
+    INSTALL_GPU,
+    INSTALL_PYCUDA,
+    INSTALL_RTX,
+    INSTALL_TENSORRT,
+)
 from devil.runtime.doctor.software import TensorRt
 from devil.runtime.memory_plan import plan
 from devil.tensorrt_api import version_numbers
@@ -27,8 +34,7 @@ PREFERRED: tuple[EngineName, ...] = ("tensorrt", "tensorrt-rtx", "cuda", "onnxru
 OLDEST_TENSORRT = (10, 15)
 OLDEST_GPU = 75
 LEAST_DRIVER = {11: "450", 12: "525", 13: "580"}  # branch of the driver, by major version of CUDA
-OLDEST_BF16 = 80
-MIXED = "or build those that it can read (--graphs vision,backbone,grounder) and take --engine mixed"
+MIXED = "or build those that it can read (--graphs vision backbone grounder) and take --engine mixed"
 
 
 @dataclass(frozen=True)
@@ -82,7 +88,7 @@ def _tensorrt(kind: str, facts: Facts, bundle: Bundle | None) -> Iterator[Obstac
     elif installed.cuda:
         yield from _driver(facts, installed.cuda)
     if not facts.software.pycuda:
-        yield Obstacle("pycuda is not installed", INSTALL_TENSORRT)
+        yield Obstacle("pycuda is not installed", INSTALL_PYCUDA)
     elif facts.software.pycuda_problem:
         yield Obstacle(f"pycuda does not start ({facts.software.pycuda_problem})", "install it again")
     if bundle:
@@ -95,18 +101,19 @@ def _forms(facts: Facts, bundle: Bundle) -> Iterator[Obstacle]:
     """Graphs that are quantised in a way that this GPU's tensor cores do not know."""
     for graph in GRAPHS:
         try:
-            check_graph(graph, bundle.manifest.quantisation, facts.driver.gpus[0].capability)
+            check_graph(graph, bundle.manifest, facts.driver.gpus[0].capability)
         except EngineError as error:
             yield Obstacle(error.message, "devil-export --precision fp16")
+            return
 
 
 def _engines(installed: TensorRt, facts: Facts, bundle: Bundle) -> Iterator[Obstacle]:
     """Graphs without an engine that this machine may run."""
     store, host = EngineStore(bundle), host_of(installed, facts)
     lookups = {graph: store.lookup(graph, host) for graph in GRAPHS}
-    here = machine_name(facts.driver.gpus[0], facts.driver, f"{host.backend} {host.version}")
+    machine = here(facts, host.backend)
     for graph, lookup in lookups.items():
-        if lookup.engine and not lookup.engine.gates.get(here, {}).get("passed", True):
+        if lookup.engine and not lookup.engine.gates.get(machine, {}).get("passed", True):
             mend = "build it again with another TensorRT or with the plugin (docs/tensorrt.md)"
             yield Obstacle(f"the engine of {graph} computes something else than the graph", mend)
     missing = [graph for graph, lookup in lookups.items() if lookup.engine is None]
@@ -167,8 +174,6 @@ def _gpu(facts: Facts, bundle: Bundle | None) -> Iterator[Obstacle]:
         yield Obstacle(f"the GPU has sm{here}, the oldest that is served is sm{OLDEST_GPU}")
     if bundle is None:
         return
-    if "bf16" in _floats(bundle) and here < OLDEST_BF16:
-        yield Obstacle(f"bf16 needs sm{OLDEST_BF16}, the GPU has sm{here}", "devil-export --precision fp16")
     weights, room = sum(map(bundle.manifest.graph_bytes, GRAPHS)), facts.driver.gpus[0].bytes
     if weights > room:
         told = f"the weights alone take {weights / 1e9:.1f} GB, the GPU has {room / 1e9:.1f} GB"

@@ -31,7 +31,7 @@ class DoctorOptions:
     Exits with 1 where nothing here can run it.
     """
 
-    bundle: Annotated[Folder, tyro.conf.Positional, tyro.conf.arg(metavar="BUNDLE")] = None
+    bundle: Annotated[Folder, tyro.conf.Positional, tyro.conf.arg(metavar="[BUNDLE]")] = None
     """Folder that devil-export wrote. By default only the machine is looked at."""
     verify: Flag = False
     """Read the whole bundle and compare it with its digests."""

@@ -12,6 +12,7 @@ LEAST_DISK = 2e9  # bytes; devil-tiny's bundle and engines take a twentieth, a 7
 LEAST_MEMORY = 1e9  # bytes; the runtime itself takes a fifth of it
 INSTALL_CPU = "pip install 'devil-deploy[cpu]'"
 INSTALL_GPU = "pip install 'devil-deploy[gpu]'"
+INSTALL_PYCUDA = "pip install 'devil-deploy[cuda]'"
 INSTALL_TENSORRT = "pip install 'devil-deploy[tensorrt]'"
 INSTALL_RTX = "pip install 'devil-deploy[tensorrt-rtx]'"
 FROM_JETPACK = "make the environment with `python3 -m venv --system-site-packages`: TensorRT comes with JetPack"
@@ -61,7 +62,7 @@ def _gpus(facts: Facts) -> Iterator[Finding]:
 def _software(facts: Facts) -> Iterator[Finding]:
     software = facts.software
     yield Finding("software", "Python", "good", software.python)
-    yield from _onnxruntime(software.onnxruntime)
+    yield from _onnxruntime(software.onnxruntime, needed=not (facts.driver.gpus and software.tensorrts))
     for tensorrt in software.tensorrts:
         yield from _tensorrt(tensorrt, facts)
     missing = [kind for kind in MODULES if kind not in {tensorrt.kind for tensorrt in software.tensorrts}]
@@ -71,7 +72,7 @@ def _software(facts: Facts) -> Iterator[Finding]:
     elif not missing:
         yield Finding("software", "TensorRT", "note", "two kinds are installed; --engine names the one to use")
     if software.pycuda_problem and facts.driver.gpus:
-        mend = f"install it again with this machine's CUDA: {INSTALL_GPU} --force-reinstall --no-cache-dir"
+        mend = f"install it again with this machine's CUDA: {INSTALL_PYCUDA} --force-reinstall --no-cache-dir"
         yield Finding(
             "software", "pycuda", "bad", f"{software.pycuda} does not start ({software.pycuda_problem})", mend
         )
@@ -81,9 +82,10 @@ def _software(facts: Facts) -> Iterator[Finding]:
     yield Finding("software", "others", "good", others)
 
 
-def _onnxruntime(found: OnnxRuntime | None) -> Iterator[Finding]:
+def _onnxruntime(found: OnnxRuntime | None, needed: bool) -> Iterator[Finding]:
     if found is None:
-        yield Finding("software", "ONNX Runtime", "bad", "not installed", INSTALL_CPU)
+        state, use = ("bad", "") if needed else ("note", ": nothing can judge TensorRT's engines")
+        yield Finding("software", "ONNX Runtime", state, f"not installed{use}", INSTALL_CPU)
         return
     if found.problem:
         mend = f"{INSTALL_CPU} --force-reinstall"
@@ -105,13 +107,14 @@ def _providers(found: OnnxRuntime) -> str:
 
 def _tensorrt(found: TensorRt, facts: Facts) -> Iterator[Finding]:
     name = "TensorRT" if found.kind == "tensorrt" else "TensorRT-RTX"
+    fault = "bad" if facts.driver.gpus else "note"  # without a GPU nobody runs it
     if not found.version:
-        yield Finding("software", name, "bad", f"cannot be imported ({found.problem})", "install it again")
+        yield Finding("software", name, fault, f"cannot be imported ({found.problem})", "install it again")
         return
     yield Finding("software", name, "good", found.version)
     if found.problem:
         mend = "build it against this TensorRT's headers (plugins/README.md)"
-        yield Finding("operator", "TensorRT plugin", "bad", found.problem, mend)
+        yield Finding("operator", "TensorRT plugin", fault, found.problem, mend)
     elif found.plugin:
         yield Finding("operator", "TensorRT plugin", "good", f"{found.plugin} loads")
     elif found.kind == "tensorrt" and facts.driver.gpus:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Literal
 
 from devil.bundle import Bundle
@@ -11,7 +11,7 @@ from devil.contract import GRAPHS
 from devil.engine_key import BACKENDS, Backend
 from devil.engine_store import EngineStore
 from devil.errors import DevilError, EngineError
-from devil.gpu import read_driver
+from devil.gpu import Driver, read_driver
 from devil.runtime.engines.base import Engine
 from devil.runtime.engines.onnxruntime import OnnxRuntimeEngine
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from devil.runtime.engines.tensorrt.engine import TensorRtEngine
 
 EngineName = Literal["auto", "onnxruntime", "cuda", "tensorrt", "tensorrt-rtx", "mixed"]
+_WITHOUT_GPU = ("auto", "onnxruntime")
 _log = logging.getLogger(__name__)
 
 
@@ -37,16 +38,41 @@ def open_engine(bundle: Bundle, name: EngineName = "auto", threads: int = 0, tru
         EngineError: the engine that was asked for does not run here.
         MissingPackageError: its packages are not installed.
     """
+    return next(open_engines(bundle, name, threads, trust))
+
+
+def open_engines(bundle: Bundle, name: EngineName = "auto", threads: int = 0, trust: bool = False) -> Iterator[Engine]:
+    """As `open_engine`; with `auto` also those that come next, for where the first ones refuse the bundle's graphs."""
     openers = _openers(bundle, threads, trust)
     if name != "auto":
-        return openers[name]()
+        check_gpu_here(name)
+        yield openers[name]()
+        return
     if not read_driver().problem:
         for candidate in (*BACKENDS, "cuda"):
             try:
-                return openers[candidate]()
+                engine = openers[candidate]()
             except DevilError as error:
                 _log.info("%s does not run here: %s", candidate, error)
-    return openers["onnxruntime"]()
+            else:
+                yield engine
+    yield openers["onnxruntime"]()
+
+
+def check_gpu_here(name: EngineName, driver: Driver | None = None) -> None:
+    """Refuses, before any long work, an engine of a GPU where there is none: no package that is missing helps then.
+
+    Args:
+        driver: what the driver says; it is asked by default.
+
+    Raises:
+        EngineError: with the driver's problem.
+    """
+    if name in _WITHOUT_GPU:
+        return
+    driver = driver or read_driver()
+    if driver.problem:
+        raise EngineError(f"--engine {name} runs on NVIDIA GPUs, and there is none ({driver.problem})", driver.mend)
 
 
 def _openers(bundle: Bundle, threads: int, trust: bool) -> dict[str, Callable[[], Engine]]:

@@ -142,7 +142,7 @@ def open_device() -> CudaDevice:
     try:
         import pycuda.driver as cuda
     except ModuleNotFoundError:
-        raise MissingPackageError("pycuda", "running TensorRT engines", "tensorrt") from None
+        raise MissingPackageError("pycuda", "running TensorRT engines", "cuda") from None
     except ImportError as error:  # built against another CUDA or NumPy
         raise EngineError(f"pycuda does not load ({' '.join(str(error).split())})", "install it again") from error
     try:

@@ -54,12 +54,12 @@ class OnnxRuntimeCudaEngine:
             EngineError: there is no GPU, or this ONNX Runtime has no CUDA provider, or it does not start.
             MissingPackageError: ONNX Runtime is not installed.
         """
-        ort = import_onnxruntime()
-        if CUDA not in ort.get_available_providers():
-            raise EngineError(f"this ONNX Runtime has no {CUDA}", _INSTALL)
         driver = read_driver()
         if driver.problem:
             raise EngineError(driver.problem, driver.mend)
+        ort = import_onnxruntime()
+        if CUDA not in ort.get_available_providers():
+            raise EngineError(f"this ONNX Runtime has no {CUDA}", _INSTALL)
         if hasattr(ort, "preload_dlls"):  # CUDA and cuDNN may come from packages, where no loader looks
             ort.preload_dlls()
         options = _Sessions(threads=self.threads).options(ort)

@@ -12,14 +12,15 @@ from typing import Annotated, Any
 import tyro
 
 from devil.assets import demo_request
-from devil.command import Count, File, Flag, Folder, Threads, check_threads, run_command
+from devil.bundle import read_manifest
+from devil.command import Count, File, Flag, Folder, Number, Threads, check_threads, run_command
 from devil.errors import OutputError, UsageError
 from devil.files import atomic_file, check_writable, write_text
 from devil.progress import ProgressBars
 from devil.prompt import checked_sentence
 from devil.runtime.doctor.facts import read_driver_apart
 from devil.runtime.doctor.system import read_system
-from devil.runtime.engines.choice import EngineName
+from devil.runtime.engines.choice import EngineName, check_gpu_here
 from devil.runtime.limits import Limits
 from devil.runtime.profile.contender import Setup
 from devil.runtime.profile.measuring import measure
@@ -32,7 +33,6 @@ SCHEMA = 1
 DOCUMENT, TABLE, CHART = "profile.json", "profile.txt", "profile.png"
 
 Text = Annotated[str | None, tyro.conf.arg(metavar="TEXT", help_behavior_hint="")]
-Number = Annotated[int, tyro.conf.arg(metavar="N")]
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,12 @@ class ProfileOptions:
     """
 
     bundles: Annotated[
-        tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="BUNDLE", help_behavior_hint="")
+        tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[BUNDLE...]", help_behavior_hint="")
     ] = ()
     """Folders that devil-export wrote, of one checkpoint. By default the reference checkpoint's bundle."""
-    engine: tuple[EngineName, ...] = ("auto",)
-    """Engines to run each of them on, one or several; devil-ground --help says what they are."""
+    engine: Annotated[tuple[EngineName, ...], tyro.conf.arg(metavar="ENGINE...")] = ("auto",)
+    """Engines to run each of them on: some of auto, onnxruntime, cuda, tensorrt, tensorrt-rtx, mixed. devil-ground
+    --help says what they are."""
     trust_engines: Flag = False
     """Run TensorRT engines without comparing them with ONNX Runtime on their first use here."""
     video: File = None
@@ -92,8 +93,6 @@ def profile(options: ProfileOptions) -> dict[str, Any]:
     amount = _amount(options)
     with ProgressBars() as progress:
         setups = name_contenders(options.bundles or (reference_bundle(progress),), options)
-        if amount.accuracy and len(setups) < 2:
-            raise UsageError("--accuracy compares contenders and there is one", "name another bundle or --engine")
         measured = measure(setups, str(video), sentence, amount, progress)
     document = {"schema": SCHEMA, "machine": _machine(), **measured}
     if options.output:
@@ -112,9 +111,8 @@ def name_contenders(bundles: tuple[Path, ...], options: ProfileOptions) -> dict[
     Raises:
         UsageError: one is named twice.
     """
-    limits = Limits(options.max_frames, options.max_tokens, options.context)
     setups = [
-        Setup(bundle, engine, options.threads, limits, not options.ignore_memory, options.trust_engines)
+        Setup(bundle, engine, options.threads, _limits(options), not options.ignore_memory, options.trust_engines)
         for bundle, engine in itertools.product(bundles, options.engine)
     ]
     if len(set(setups)) < len(setups):
@@ -131,7 +129,12 @@ def name_contenders(bundles: tuple[Path, ...], options: ProfileOptions) -> dict[
 
 def _request(options: ProfileOptions) -> tuple[Path, str]:
     """Fails before the long work, not after it."""
+    limits = _limits(options)
+    limits.check()
     check_threads(options.threads)
+    driver = read_driver_apart()  # not here: the processes that measure start from this one
+    for engine in options.engine:
+        check_gpu_here(engine, driver)
     shipped, asked = demo_request()
     if options.video and options.sentence is None:
         raise UsageError("a video was named and no sentence", 'add --sentence "the red circle that moves left"')
@@ -143,7 +146,15 @@ def _request(options: ProfileOptions) -> tuple[Path, str]:
         check_writable(path)
         if path.exists() and not options.force:
             raise OutputError(f"{path} exists", "add --force to overwrite it, or name another folder")
+    for bundle in options.bundles:
+        limits.applied(read_manifest(bundle).config)
+    if options.accuracy and max(1, len(options.bundles)) * len(options.engine) < 2:
+        raise UsageError("--accuracy compares contenders and there is one", "name another bundle or --engine")
     return video, sentence
+
+
+def _limits(options: ProfileOptions) -> Limits:
+    return Limits(options.max_frames, options.max_tokens, options.context)
 
 
 def _amount(options: ProfileOptions) -> Amount:
@@ -152,6 +163,8 @@ def _amount(options: ProfileOptions) -> Amount:
     for name, least in (("runs", 1), ("iterations", 1), ("warm_up", 0)):
         if getattr(options, name) < least:
             raise UsageError(f"--{name.replace('_', '-')} is {getattr(options, name)}", f"give at least {least}")
+    if not options.seconds > 0:
+        raise UsageError(f"--seconds is {options.seconds}", "give more than 0")
     if options.accuracy:
         check_polygraphy()
     layers = min(options.iterations, 10) if options.layers else 0

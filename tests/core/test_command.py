@@ -1,17 +1,22 @@
 import json
 import os
+import re
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module, metadata
 from pathlib import Path
+from typing import Annotated
 
 import pytest
 import tomllib
+import tyro
 
 from devil import commands
 from devil.command import check_threads, run_command
 from devil.errors import BundleError, UsageError
+
+SCRIPTS = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]["scripts"]
 
 
 @dataclass(frozen=True)
@@ -68,8 +73,7 @@ def test_an_interrupt_while_a_command_loads_is_one_line(capsys, monkeypatch):
 
 
 def test_every_installed_command_knows_its_own_name(capsys):
-    scripts = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]["scripts"]
-    for name, place in scripts.items():
+    for name, place in SCRIPTS.items():
         module, function = place.split(":")
         assert getattr(import_module(module), function)(["--version"]) == 0
         assert capsys.readouterr().out.split()[0] == name
@@ -176,3 +180,63 @@ def test_impossible_numbers_of_threads_are_a_usage_error(threads):
 @pytest.mark.parametrize("threads", [0, 1, 64])
 def test_possible_numbers_of_threads_pass(threads):
     check_threads(threads)
+
+
+def test_help_is_one_paragraph_per_option_also_inside_options(capsys):
+    @dataclass(frozen=True)
+    class Inner:
+        """Some more."""
+
+        depth: int = 1
+        """How deep it
+        goes."""
+
+    @dataclass(frozen=True)
+    class Wrapped:
+        """Does something."""
+
+        number: Annotated[int, tyro.conf.arg(metavar="N")] = 1
+        """How many
+        there are."""
+        inner: tyro.conf.OmitArgPrefixes[Inner] = field(default_factory=Inner)
+
+    for _ in range(2):
+        with pytest.raises(SystemExit):
+            run_command(Wrapped, lambda _: None, "do", ["--help"])
+        shown = capsys.readouterr().out
+        assert "How many there are. (default: 1)" in shown
+        assert "How deep it goes." in shown
+
+
+COMMANDS = [place.rpartition(":")[2] for place in SCRIPTS.values()]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_flag_of_every_command_says_what_it_takes_and_does(command, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    with pytest.raises(SystemExit) as stop:
+        getattr(commands, command)(["--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    assert "None" not in text
+    text = re.sub(r"[│╭╮╰╯─]", "", text)
+    flags = re.split(r"\n\s*(?=--[a-z])", text.split("show this help message and exit")[1])[1:]
+    assert {flag.split()[0] for flag in flags} >= {"--debug", "--json"}
+    for flag in flags:
+        assert re.search(r"[A-Za-z].*[.?)]\s*(\w+ options.*)?$", flag, re.DOTALL), flag
+        assert len(flag.split()) > 2, flag
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_flags_that_do_not_exist_exit_with_two(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        getattr(commands, command)(["--no-such-flag"])
+    assert stop.value.code == 2
+    assert "--no-such-flag" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("command", "shown"), [("doctor", "[BUNDLE]"), ("ground", "[VIDEO] [SENTENCE]")])
+def test_what_may_be_left_out_stands_in_brackets(command, shown, capsys):
+    with pytest.raises(SystemExit):
+        getattr(commands, command)(["--help"])
+    assert shown in capsys.readouterr().out.splitlines()[0]

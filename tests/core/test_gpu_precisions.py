@@ -2,15 +2,23 @@
 
 import pytest
 
+from devil.bundle import FileRecord, Manifest
+from devil.config import PRESETS
+from devil.contract import GRAPHS
 from devil.errors import EngineError
-from devil.gpu_precisions import check_gpu, check_graph
+from devil.gpu_precisions import EXPORTED, check_gpu, check_graph
 
-MANIFEST = {
+QUANTISATION = {
     "backbone": {"forms": {"int8": 27}, "weights": "symmetric, one scale per output"},
     "grounder": {"forms": {"fp8": 3, "int8": 30}, "weights": "symmetric, one scale per output"},
     "language": {"weights": {"bits": 4, "block": 64, "head_bits": 8}},
     "accepted": ["slower"],
 }
+FILES = {name: FileRecord(1, "0" * 64) for name in (*(f"{graph}.onnx" for graph in GRAPHS), "tokenizer.json")}
+MANIFEST = Manifest(
+    "tiny", "mixed", PRESETS["tiny"], FILES, quantisation=QUANTISATION, graph_precisions=dict.fromkeys(GRAPHS, "fp16")
+)
+BF16 = Manifest("tiny", "bf16", PRESETS["tiny"], FILES)
 
 
 @pytest.mark.parametrize(
@@ -42,3 +50,19 @@ def test_what_a_graph_needs_is_read_from_the_manifest(graph, least):
         else:
             with pytest.raises(EngineError, match=f"graph {graph} needs"):
                 check_graph(graph, MANIFEST, f"sm{gpu}")
+
+
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_bf16_needs_ampere(graph):
+    check_graph(graph, BF16, "sm80")
+    with pytest.raises(EngineError, match=r"sm75 has no bf16 .*sm80 and up\): devil-export --precision fp16"):
+        check_graph(graph, BF16, "sm75")
+
+
+@pytest.mark.parametrize(
+    ("precision", "gpu", "mend"), [("bf16", "sm75", "fp16 or int8"), ("int4", "sm80", "fp16 or int8")]
+)
+def test_an_export_names_what_it_can_be_instead(precision, gpu, mend):
+    with pytest.raises(EngineError, match=f"use --precision {mend}$"):
+        check_gpu(precision, gpu, EXPORTED)
+    check_gpu("fp32", gpu, EXPORTED)

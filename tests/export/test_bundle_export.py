@@ -14,7 +14,7 @@ import torch
 from devil.bundle import open_bundle
 from devil.config import level_shapes
 from devil.contract import GRAPHS, PRECISIONS, contract
-from devil.errors import CheckpointError, ConfigError, ExportFidelityError, OutputError, UsageError
+from devil.errors import CheckpointError, ExportFidelityError, OutputError, UsageError
 from devil.export import bundle as exporting
 from devil.export import sampling, verify
 from devil.export.bundle import export, write_bundle
@@ -186,12 +186,12 @@ def test_flags_that_contradict_each_other_are_refused_before_the_checkpoint_is_r
 
 @pytest.mark.parametrize("size", ["360", "0x10", "axb", "360x", "-1x5", ""])
 def test_a_malformed_frame_size_is_refused(size):
-    with pytest.raises(ConfigError, match="is not HxW"):
+    with pytest.raises(UsageError, match="is not HxW"):
         ExportOptions(frame_size=size).fixed_size  # noqa: B018
 
 
 def test_frames_too_small_for_the_queries_are_refused(checkpoint, tmp_path):
-    with pytest.raises(ConfigError, match="frames of 8x8 are too small"):
+    with pytest.raises(UsageError, match="frames of 8x8 are too small"):
         export(ExportOptions(model=checkpoint, output=tmp_path / "out", frame_size="8x8"))
 
 

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from devil.bundle import open_bundle, read_manifest
 from devil.config_json import load_config
 from devil.contract import contract
-from devil.errors import BundleError, ConfigError, ExportFidelityError, OutputError
+from devil.errors import BundleError, ExportFidelityError, OutputError, UsageError
 from devil.export import link, opening
 from devil.export.bundle import write_bundle
 from devil.export.graphs import GraphBuilder
@@ -174,7 +174,7 @@ def test_a_partial_bundle_is_the_first_layers_and_says_so(opened, checkpoint, tm
 
 @pytest.mark.parametrize("layers", [0, 3])
 def test_layers_that_the_model_does_not_have_are_refused(layers, opened):
-    with pytest.raises(ConfigError, match=f"--layers is {layers}: the model has 1 to 2"):
+    with pytest.raises(UsageError, match=f"--layers is {layers}: the model has 1 to 2"):
         opened(layers=layers)
 
 

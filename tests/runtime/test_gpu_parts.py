@@ -87,7 +87,15 @@ def test_a_submitted_run_that_fails_says_so_when_it_is_waited_for(on_cpu):
         pending.wait()
 
 
-def test_a_missing_provider_is_named():
+def test_without_a_gpu_the_driver_is_named_before_the_package(monkeypatch):
+    missing = Driver(problem="no NVIDIA driver", mend="for a GPU, install NVIDIA's driver")
+    monkeypatch.setattr(onnxruntime_cuda, "read_driver", lambda: missing)
+    with pytest.raises(EngineError, match="no NVIDIA driver: for a GPU"):
+        OnnxRuntimeCudaEngine().check()
+
+
+def test_a_missing_provider_is_named(monkeypatch):
+    monkeypatch.setattr(onnxruntime_cuda, "read_driver", lambda: Driver())
     with pytest.raises(EngineError, match=r"has no CUDAExecutionProvider: pip install 'devil-deploy\[gpu\]'"):
         OnnxRuntimeCudaEngine().check()
 

@@ -15,13 +15,14 @@ import pytest
 from PIL import Image
 
 from devil.assets import demo_request
-from devil.bundle import FileRecord, Manifest, write_manifest
-from devil.config import PRESETS
-from devil.contract import GRAPHS
 from devil.errors import OutputError
+from devil.gpu import Driver
 from devil.progress import no_progress
 from devil.runtime import reference_bundle as cached
 from devil.runtime.cli import main
+from devil.runtime.engines import choice
+from tests import fake_cuda
+from tests.tiny import write_listed_files
 
 SENTENCE = "the red circle"
 
@@ -264,15 +265,6 @@ def exports(monkeypatch, tmp_path):
     return commands
 
 
-def write_listed_files(folder):
-    folder.mkdir(parents=True)
-    names = [*(f"{graph}.onnx" for graph in GRAPHS), "tokenizer.json"]
-    for name in names:
-        (folder / name).write_text(name)
-    files = {name: FileRecord.of(folder / name) for name in names}
-    write_manifest(folder, Manifest("tiny", "fp32", PRESETS["tiny"], files))
-
-
 def test_without_a_bundle_the_reference_is_exported_once(exports, tmp_path):
     first = cached.reference_bundle(no_progress)
     assert cached.reference_bundle(no_progress) == first
@@ -320,8 +312,10 @@ def test_limits_reach_the_run(capsys, bundle, clip_path):
     code, out, _ = run(capsys, clip_path, SENTENCE, "--bundle", bundle, "--max-frames", 3, "--json")
     assert code == 0
     assert len(json.loads(out.splitlines()[-1])["tube"]["frames"]) <= 3
-    assert "frames is limited to 0" in refused(capsys, clip_path, SENTENCE, "--bundle", bundle, "--max-frames", 0)
-    assert "more than the model's" in refused(capsys, clip_path, SENTENCE, "--bundle", bundle, "--context", 10**7)
+    for limit in (("--max-frames", 0), ("--context", 10**7)):
+        code, _, err = run(capsys, clip_path, SENTENCE, "--bundle", bundle, *limit)
+        assert code == 2
+        assert f"{limit[0]} is {limit[1]}: " in err
 
 
 def test_too_little_memory_is_one_line_and_can_be_ignored(capsys, bundle, clip_path, monkeypatch):
@@ -332,6 +326,7 @@ def test_too_little_memory_is_one_line_and_can_be_ignored(capsys, bundle, clip_p
 
 
 @pytest.mark.parametrize("engine", ["tensorrt", "tensorrt-rtx"])
-def test_an_engine_that_was_not_built_is_refused_with_how_to_build_it(capsys, bundle, clip_path, engine):
+def test_an_engine_that_was_not_built_is_refused_with_how_to_build_it(capsys, bundle, clip_path, engine, monkeypatch):
+    monkeypatch.setattr(choice, "read_driver", lambda: Driver((fake_cuda.GPU,)))
     line = refused(capsys, clip_path, SENTENCE, "--bundle", bundle, "--engine", engine)
     assert f"has no {engine} engines: devil-build {bundle} --backend {engine}" in line

@@ -10,7 +10,7 @@ import pytest
 from devil.bundle import FileRecord, Manifest, read_manifest
 from devil.config import PRESETS
 from devil.contract import BUNDLE_PRECISIONS, GRAPHS
-from devil.errors import ConfigError, EngineError
+from devil.errors import EngineError, UsageError
 from devil.runtime.limits import Limits
 from devil.runtime.memory_plan import check_fits, largest_frames, plan
 
@@ -103,14 +103,14 @@ def test_a_machine_too_small_for_the_weights_is_told_so():
 @pytest.mark.parametrize(
     ("limits", "message"),
     [
-        (Limits(frames=0), "frames is limited to 0"),
-        (Limits(tokens=-4), "tokens is limited to -4"),
-        (Limits(context=10**6), "more than the model's"),
-        (Limits(context=2), "does not hold an answer"),
+        (Limits(frames=0), "--max-frames is 0"),
+        (Limits(tokens=-4), "--max-tokens is -4"),
+        (Limits(context=10**6), "the model takes at most"),
+        (Limits(context=2), "--context is 2: an answer takes"),
     ],
 )
 def test_limits_that_cannot_be_meant_are_refused(limits, message):
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(UsageError, match=message):
         limits.applied(PRESETS["tiny"])
 
 

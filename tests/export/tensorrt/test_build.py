@@ -79,12 +79,12 @@ def test_every_graph_becomes_an_engine_that_is_found_and_kept(bundle, jobs):
     again = build_engines(bundle, EngineOptions(), RTX)
     assert all(built.reused for built in again.engines)
     assert len(jobs) == len(GRAPHS)
-    build_engines(bundle, EngineOptions(rebuild=True, graphs="vision"), RTX)
+    build_engines(bundle, EngineOptions(rebuild=True, graphs=("vision",)), RTX)
     assert len(jobs) == len(GRAPHS) + 1
 
 
 def test_ahead_of_time_the_gpus_are_named_and_nothing_is_measured(bundle, jobs):
-    build_engines(bundle, EngineOptions(graphs="grounder"), RTX)
+    build_engines(bundle, EngineOptions(graphs=("grounder",)), RTX)
     assert jobs[0].capabilities == ("sm86", "sm89")
     assert (jobs[0].plugin, jobs[0].timing_cache) == ("", "")
 
@@ -111,10 +111,10 @@ def test_only_the_language_graph_has_a_fixed_cache(bundle, jobs):
 
 
 def test_another_plugin_or_other_sizes_are_other_engines(bundle, jobs, tensorrt):
-    build_engines(bundle, EngineOptions(graphs="grounder"), tensorrt)
+    build_engines(bundle, EngineOptions(graphs=("grounder",)), tensorrt)
     tensorrt.plugin.write_bytes(b"another")
-    build_engines(bundle, EngineOptions(graphs="grounder"), tensorrt)
-    build_engines(bundle, EngineOptions(graphs="grounder", batch=2), tensorrt)
+    build_engines(bundle, EngineOptions(graphs=("grounder",)), tensorrt)
+    build_engines(bundle, EngineOptions(graphs=("grounder",), batch=2), tensorrt)
     assert len(jobs) == 3
 
 
@@ -126,10 +126,10 @@ def test_a_dead_builder_leaves_no_engine_and_the_next_one_builds(bundle, jobs, m
     with monkeypatch.context() as patched:
         patched.setattr(process, "build", die)
         with pytest.raises(EngineError, match="SIGSEGV"):
-            build_engines(bundle, EngineOptions(graphs="vision"), RTX)
+            build_engines(bundle, EngineOptions(graphs=("vision",)), RTX)
     assert EngineStore(bundle).engines() == []
     assert not [path for path in bundle.engines.iterdir() if path.suffix != ".lock"]
-    assert len(build_engines(bundle, EngineOptions(graphs="vision"), RTX).engines) == len(jobs) == 1
+    assert len(build_engines(bundle, EngineOptions(graphs=("vision",)), RTX).engines) == len(jobs) == 1
 
 
 def test_sizes_are_refused_before_anything_is_built(bundle, jobs):
@@ -141,7 +141,7 @@ def test_sizes_are_refused_before_anything_is_built(bundle, jobs):
 
 def test_the_command_tells_what_was_built_as_a_table_and_as_json(bundle, jobs, capsys, monkeypatch):
     monkeypatch.setattr(cli, "choose", lambda _options: RTX)
-    assert cli.main([str(bundle.folder), "--graphs", "vision,grounder", "--json"]) == 0
+    assert cli.main([str(bundle.folder), "--graphs", "vision", "grounder", "--json"]) == 0
     lines = capsys.readouterr().out.splitlines()
     result = json.loads(lines[-1])
     assert [engine["graph"] for engine in result["engines"]] == [job.graph for job in jobs] == ["vision", "grounder"]

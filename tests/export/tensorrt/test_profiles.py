@@ -8,7 +8,7 @@ import pytest
 from devil.config import PRESETS, level_shapes
 from devil.contract import GRAPHS, contract
 from devil.engine_profile import Range, chosen, named_sizes
-from devil.errors import ConfigError, UsageError
+from devil.errors import UsageError
 from devil.export.tensorrt.options import EngineOptions
 from devil.export.tensorrt.profiles import Sizes, level_shape_values
 from devil.preprocess import detector_size, vision_size
@@ -116,9 +116,8 @@ def test_level_shapes_grow_with_the_frame_and_sum_to_its_length():
         {"max_frame": "100x640"},
         {"batch": 0},
         {"effort": 6},
-        {"target": "89"},
-        {"graphs": "language,decoder"},
-        {"backend": "onnxruntime", "target": "sm89"},
+        {"target": ("89",)},
+        {"backend": "onnxruntime", "target": ("sm89",)},
     ],
 )
 def test_sizes_and_flags_that_cannot_be_meant_are_usage_errors(options):
@@ -130,11 +129,11 @@ def test_sizes_and_flags_that_cannot_be_meant_are_usage_errors(options):
 
 
 def test_a_malformed_frame_is_refused():
-    with pytest.raises(ConfigError, match="--max-frame 360x640"):
+    with pytest.raises(UsageError, match="--max-frame 360x640"):
         profiles(PRESETS["7b"], "backbone", max_frame="360")
 
 
 def test_targets_and_graphs_are_sorted_and_single():
-    options = EngineOptions(target="sm120, sm89,sm89", graphs="grounder,vision")
+    options = EngineOptions(target=("sm120", "sm89", "sm_89"), graphs=("grounder", "vision"))
     assert options.capabilities == ("sm89", "sm120")
     assert options.chosen_graphs == ("vision", "grounder")

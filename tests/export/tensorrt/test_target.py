@@ -27,9 +27,9 @@ def chosen(driver, kinds, plugins=(), **options):
     [
         (L4, BOTH, {}, "tensorrt"),
         (L4, ("tensorrt-rtx",), {}, "tensorrt-rtx"),
-        (L4, BOTH, {"target": "sm89"}, "tensorrt"),
-        (L4, BOTH, {"target": "sm120"}, "tensorrt-rtx"),
-        (NO_GPU, BOTH, {"target": "sm120"}, "tensorrt-rtx"),
+        (L4, BOTH, {"target": ("sm89",)}, "tensorrt"),
+        (L4, BOTH, {"target": ("sm120",)}, "tensorrt-rtx"),
+        (NO_GPU, BOTH, {"target": ("sm120",)}, "tensorrt-rtx"),
         (HOPPER, BOTH, {"backend": "tensorrt"}, "tensorrt"),
     ],
 )
@@ -56,10 +56,10 @@ def test_where_there_is_nothing_to_build_with_nothing_is_built(driver, kinds, op
     ("driver", "kinds", "options", "error", "line"),
     [
         (NO_GPU, BOTH, {"backend": "tensorrt"}, EngineError, "builds on a GPU, and there is none here"),
-        (L4, BOTH, {"backend": "tensorrt", "target": "sm90"}, EngineError, "for the GPU here, sm89, not for sm90"),
+        (L4, BOTH, {"backend": "tensorrt", "target": ("sm90",)}, EngineError, "for the GPU here, sm89, not for sm90"),
         (L4, (), {"backend": "tensorrt"}, MissingPackageError, "devil-deploy[tensorrt]"),
         (L4, ("tensorrt",), {"backend": "tensorrt-rtx"}, MissingPackageError, "devil-deploy[tensorrt-rtx]"),
-        (NO_GPU, ("tensorrt-rtx",), {"backend": "tensorrt-rtx"}, UsageError, "--target sm89,sm120"),
+        (NO_GPU, ("tensorrt-rtx",), {"backend": "tensorrt-rtx"}, UsageError, "--target sm89 sm120"),
         (
             HOPPER,
             ("tensorrt-rtx",),
@@ -67,10 +67,10 @@ def test_where_there_is_nothing_to_build_with_nothing_is_built(driver, kinds, op
             EngineError,
             "knows no sm90: it builds for sm86, sm89, sm120",
         ),
-        (NO_GPU, (), {"target": "sm89"}, EngineError, "nothing here builds engines for sm89"),
+        (NO_GPU, (), {"target": ("sm89",)}, EngineError, "nothing here builds engines for sm89"),
         (L4, BOTH, {"backend": "tensorrt-rtx", "hardware": "ampere+"}, UsageError, "--hardware is TensorRT's"),
         (L4, BOTH, {"backend": "tensorrt-rtx", "version_compatible": True}, UsageError, "of its own version alone"),
-        (L4, BOTH, {"target": "ampere"}, UsageError, "--target"),
+        (L4, BOTH, {"target": ("ampere",)}, UsageError, "--target"),
     ],
 )
 def test_what_cannot_be_built_is_refused_before_any_work(driver, kinds, options, error, line):
@@ -89,5 +89,5 @@ def test_an_engine_is_bound_to_the_gpu_model_unless_compatibility_is_asked_for(t
 
 
 def test_rtx_engines_are_built_without_looking_at_a_gpu_and_without_plugins(tmp_path):
-    found = chosen(NO_GPU, BOTH, (tmp_path / "plugin.so",), target="sm120,sm86")
+    found = chosen(NO_GPU, BOTH, (tmp_path / "plugin.so",), target=("sm120", "sm86"))
     assert found == Target("tensorrt-rtx", "1.7.1.116", ("sm86", "sm120"), ahead=True)
