@@ -65,7 +65,7 @@ def test_tensorrt_builds_a_calibrated_graph_and_refuses_what_a_gpu_cannot_comput
     pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
     shutil.copytree(calibrated, tmp_path / "int8")
     bundle = open_bundle(tmp_path / "int8")
-    options = EngineOptions(backend="tensorrt-rtx", target="sm89", graphs="vision")
+    options = EngineOptions(backend="tensorrt-rtx", target=("sm89",), graphs=("vision",))
     (engine,) = build_engines(bundle, options, choose(options)).engines
     layers, forms = engine.engine.built["layers"], bundle.manifest.quantisation["vision"]["forms"]
     assert layers["DEQUANTIZE"] == 2 * layers["QUANTIZE"]  # every activation and every weight
@@ -73,6 +73,6 @@ def test_tensorrt_builds_a_calibrated_graph_and_refuses_what_a_gpu_cannot_comput
 
     quantisation = {"vision": {**bundle.manifest.quantisation["vision"], "forms": {"fp8": 3}}}
     eight = replace(bundle, manifest=replace(bundle.manifest, quantisation=quantisation))
-    older = replace(options, target="sm86")
+    older = replace(options, target=("sm86",))
     with pytest.raises(EngineError, match="sm86 has no 8-bit floats, which graph vision needs"):
         build_engines(eight, older, choose(older))
