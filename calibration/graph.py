@@ -68,9 +68,13 @@ class GraphCalibration:
 
     def error(self, chosen: Chosen, rule: Rule) -> float:
         """Mean error of the outputs over some recorded frames (see `graph_error`)."""
+        return self.error_of(self.quantised(chosen, rule))
+
+    def error_of(self, model: ir.Model) -> float:
+        """The same of any form of the graph."""
         if self._expected is None:
             self._expected = list(self._outputs(self.model))
-        found = self._outputs(self.quantised(chosen, rule))
+        found = self._outputs(model)
         return float(
             np.mean([graph_error(self.graph, ours, theirs) for ours, theirs in zip(found, self._expected, strict=True)])
         )

@@ -47,7 +47,7 @@ class CalibrateOptions:
     int8, with 4-bit weights in the language model. mixed: the cheapest choice per layer within the budget."""
 
     graphs: Annotated[tuple[Graph, ...], tyro.conf.arg(metavar="GRAPH...", help_behavior_hint="")] = ()
-    """Quantise only these graphs. By default all four."""
+    """Quantise only these graphs: some of vision, language, backbone, grounder. By default all four."""
 
     output: Folder = None
     """Folder to write. By default <model name>-<precision>-calibrated in the current folder."""
@@ -64,8 +64,12 @@ class CalibrateOptions:
     ranges: RangeRule = "auto"
     """How the range of an activation is chosen; auto takes what measured best for each graph."""
 
-    block_size: Annotated[Literal[32, 64, 128] | None, tyro.conf.arg(help_behavior_hint="")] = None
+    block_size: Annotated[Literal[32, 64, 128] | None, tyro.conf.arg(metavar="32|64|128", help_behavior_hint="")] = None
     """Successive weights of the language model that share a scale, by default 64."""
+
+    kept_weights: Annotated[Literal[8, 16], tyro.conf.arg(metavar="8|16", help_behavior_hint="")] = 8
+    """Bits, in the file, of the vision encoder's and the detector's weights whose layers compute in floats. 8 takes
+    bytes where the graph's error hides the loss; 16 leaves all of them as the bundle has them. By default 8."""
 
     budget: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE...", help_behavior_hint="")] = ()
     """What the result may lose, for example viou=0.5 (points of m_vIoU) text=3 (percent of answers that change)."""
