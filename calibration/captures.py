@@ -138,6 +138,11 @@ class Captures:
             for said in self._clips[number]["answers"]
         ]  # fmt: skip
 
+    @property
+    def answer_count(self) -> int:
+        """Number of answers on all clips."""
+        return sum(len(values["answers"]) for values in self._clips.values())
+
     def left_out(self, graph: str) -> list[int]:
         """Clips whose runs of a graph had no room on the disk."""
         return [number for number, values in self._clips.items() if graph in values["left_out"]]

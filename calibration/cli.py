@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from devil.bundle import read_manifest
+from devil.calibration.beforehand import check_request
 from devil.calibration.options import CalibrateOptions
 from devil.command import run_command
 from devil.errors import CalibrationError, MissingPackageError, UsageError
@@ -57,16 +58,13 @@ def calibrate(options: CalibrateOptions) -> dict[str, Any]:
     for package in _NEEDED:
         if importlib.util.find_spec(package) is None:
             raise MissingPackageError(package.replace("_", "-"), "calibrating", "export")
-    if options.judge_clips < 1:
-        raise UsageError(f"--judge-clips is {options.judge_clips}", "give at least 1")
+    check_request(options)
     from devil.calibration.starting import open_recording
     from devil.calibration.verdict.budget import Budget
     from devil.export.output import check_output
     from devil.runtime.reference_bundle import reference_bundle
 
     budget = Budget.of(options.precision, options.budget)
-    if options.output is not None:
-        check_output(options.output, options.force)
     with ProgressBars() as progress:
         source = options.bundle or reference_bundle(progress)
         output = options.output or Path(f"{read_manifest(source).model}-{options.precision}-calibrated")
@@ -123,9 +121,11 @@ def _judged(
         result = recording.work / "result" / output.name
         write_calibrated(recording.bundle, result, options.precision, parts.graphs)
         judge = Judge(source, questions, recording.captures, budget, recording.work, options.threads, progress)
+        verdict = judge.judge(result, beside, options.accept, look_further=False)
+        if not budget.broken(verdict.candidates[verdict.result].losses):
+            break  # fewer lowered layers would make nothing faster
+    if not verdict.passed:
         verdict = judge.judge(result, beside, options.accept)
-        if verdict.passed:
-            break
     return verdict, parts, judge
 
 

@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from devil.cache import cache_folder
+from devil.calibration.beforehand import check_sources
 from devil.calibration.captures import CalibrationClip
 from devil.calibration.options import CalibrateOptions
 from devil.data.annotation import Record
 from devil.data.records import read_records
-from devil.errors import AnnotationError, CalibrationError, SentenceError, UsageError, VideoError
+from devil.errors import AnnotationError, CalibrationError, SentenceError, VideoError
 from devil.evaluation.datasets import synthetic_split
 from devil.evaluation.truth import segment_of
 from devil.preprocess import resize
@@ -50,12 +51,7 @@ def calibration_clips(options: CalibrateOptions, progress: Progress) -> ClipChoi
         AnnotationError, SentenceError: a file of sentences cannot be read.
         CalibrationError: no clip can be used.
     """
-    if options.clips < 1:
-        raise UsageError(f"--clips is {options.clips}", "give at least 1")
-    if options.videos and options.annotations:
-        raise UsageError("videos and annotations were named", "give --videos with --sentences, or --annotations")
-    if bool(options.videos) != bool(options.sentences):
-        raise UsageError("--videos and --sentences go together", "give both, or --annotations, or none of them")
+    check_sources(options)
     if options.videos:
         clips, problems = _asked(_files(options.videos), options.sentences)
     else:
@@ -127,6 +123,7 @@ def _diverse(
             usable.append(clip)
         except VideoError as error:
             problems.append(str(error))
+    progress("looking at clips", len(pool), len(pool))
     if not usable:
         raise CalibrationError(
             f"no clip can be decoded ({problems[0] if problems else 'none was named'})", "name other videos"

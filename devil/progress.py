@@ -35,6 +35,8 @@ class ProgressBars:
     def __call__(self, stage: str, done: int, total: int) -> None:
         if stage not in self._tasks:
             self._tasks[stage] = self._bars.add_task(stage, total=total)
+        elif done == 0:  # once more: what is left is estimated anew
+            self._bars.reset(self._tasks[stage], total=total)
         self._bars.update(self._tasks[stage], completed=done, total=total)
 
     def __exit__(self, *_error: object) -> None:

@@ -62,6 +62,7 @@ def assign(
     limits: Losses,
     measure: Callable[[Sequence[Option]], Losses],
     progress: Progress = no_progress,
+    stage: str = "assigning precisions",
 ) -> Assignment:
     """The longest row of the cheapest options whose losses together are within the limits.
 
@@ -71,6 +72,7 @@ def assign(
         options: at most one per layer.
         limits: most of each kind of loss.
         measure: losses of some options together; is asked for about log₂ of their number of choices.
+        stage: what the progress calls this.
     """
     ordered = sorted(
         (option for option in options if within(option.losses, limits)), key=lambda one: _price(one, limits)
@@ -78,9 +80,10 @@ def assign(
     if not ordered:
         return Assignment((), dict.fromkeys(limits, 0.0), 0)
     good, bad, found, trials = 0, len(ordered) + 1, dict.fromkeys(limits, 0.0), 0
+    most = len(ordered).bit_length() + 1
     count = len(ordered)  # all of them, first: often that is the answer
     while bad - good > 1:
-        progress("assigning precisions", trials, len(ordered).bit_length() + 1)
+        progress(stage, trials, most)
         losses = measure(ordered[:count])
         trials += 1
         if within(losses, limits):
@@ -88,6 +91,7 @@ def assign(
         else:
             bad = count
         count = (good + bad) // 2
+    progress(stage, most, most)
     return Assignment(tuple(ordered[:good]), found, trials)
 
 

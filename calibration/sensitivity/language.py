@@ -31,12 +31,14 @@ class LanguageTask:
         calibrated: what was chosen.
         scheme: bits and blocks that it was chosen for.
         passes: what the model is asked.
+        answers: how many answers these make.
     """
 
     def __init__(
         self, config: DevilConfig, read: Read, calibrated: CalibratedWeights, scheme: Scheme,
-        passes: Sequence[LanguagePass],
+        passes: Sequence[LanguagePass], answers: int,
     ):  # fmt: skip
+        self._answers = answers
         self._config, self._calibrated, self._scheme, self._passes = config, calibrated, scheme, passes
         self._decoder = LayeredDecoder(config.language, read)
         self._before: list[list[Tensor]] = []
@@ -52,7 +54,7 @@ class LanguageTask:
 
     def losses(self, rounded: Collection[str]) -> dict[str, float]:
         """With these layers in integers and all others in floats."""
-        return word_losses(self._run(frozenset(rounded)), self._expected, self._config)
+        return word_losses(self._run(frozenset(rounded)), self._expected, self._config, self._answers)
 
     @torch.no_grad()
     def _run(self, rounded: frozenset[str], keep: bool = False) -> list[Readout]:

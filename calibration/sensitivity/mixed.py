@@ -30,6 +30,11 @@ from devil.export.scheme import HEAD, Scheme
 from devil.progress import Progress, no_progress
 from devil.runtime.engines.base import checked_feeds
 
+_VERSION = 2  # of what is measured how
+# Integers make these faster. Of convolutions, and of Gemm with its float bias, ONNX Runtime has no integer kernel: they
+# would be rounded and computed in floats all the same.
+_LOWERED = ("MatMul",)
+
 # Where the budget says nothing: what a whole bundle may lose on the recorded clips. devil-tiny keeps its texts and
 # m_vIoU within the default budget at these.
 _DEFAULTS = {"rst": 0.01, "text": 0.03, "box": 0.04}
@@ -120,8 +125,9 @@ class MixedPrecision:
         self._boxes: BoxTask | None = None
 
     def graph(self, calibration: GraphCalibration, rule: Rule, form: Form = "int8") -> MixedChoice:
-        """The choice of the vision encoder, the backbone or the grounder: `form` or floats."""
-        name, layers = calibration.graph, {layer.name: layer for layer in calibration.layers}
+        """The choice of the vision encoder's, the backbone's or the grounder's products: `form` or floats."""
+        kinds = {node.name: node.op_type for node in calibration.model.graph}
+        name, layers = calibration.graph, {one.name: one for one in calibration.layers if kinds[one.name] in _LOWERED}
         losses = self._losses_of(name)
         log = self._log(name, {"rule": rule, "form": form})
 
@@ -134,14 +140,17 @@ class MixedPrecision:
 
             return log.losses(trial, run_it)
 
-        saved = {layer.name: _products(layer, calibration) for layer in calibration.layers}
+        saved = {layer.name: _products(layer, calibration) for layer in layers.values()}
         return self._choose(name, saved, form, measure)
 
     def language(self, calibrated: CalibratedWeights, scheme: Scheme) -> MixedChoice:
         """The choice of the language model's linear layers: what was chosen in 4 bits, or 8 bits."""
         config = self._bundle.config
-        passes = language_passes(self._clips.tested_on, config.language.vocab)
-        task = LanguageTask(config, bundle_weights(self._bundle), calibrated, scheme, passes)
+        tested = self._clips.tested_on
+        passes = language_passes(tested, config.language.vocab)
+        task = LanguageTask(
+            config, bundle_weights(self._bundle), calibrated, scheme, passes, tested.answer_count
+        )  # fmt: skip
         log = self._log("language", {"search": SEARCH, "scheme": asdict(scheme)})
 
         def measure(chosen: Sequence[str]) -> Losses:
@@ -160,7 +169,7 @@ class MixedPrecision:
         share = self._shares[graph]
         found = assign(
             most_saving(options, share), share, lambda chosen: measure([option.layer for option in chosen]),
-            self._progress,
+            self._progress, f"assigning {graph}",
         )  # fmt: skip
         return MixedChoice(graph, tuple(options), found, self._clips.record())
 
@@ -184,6 +193,7 @@ class MixedPrecision:
     def _log(self, graph: str, how: Mapping[str, Any]) -> TrialLog:
         """What was measured of a graph that is quantised in this way."""
         about = {
+            "version": _VERSION,
             "graphs": [self._bundle.graph_hash(name) for name in ("vision", "language", "backbone", "grounder")],
             **how,
             "captures": self._clips.tested_on.about,

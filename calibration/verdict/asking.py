@@ -36,9 +36,18 @@ class Replies:
 
 
 def ask_candidate(
-    bundle: Path, dataset: Dataset, limit: int, folder: Path, threads: int = 0, progress: Progress = no_progress
+    bundle: Path,
+    dataset: Dataset,
+    limit: int,
+    folder: Path,
+    threads: int = 0,
+    progress: Progress = no_progress,
+    stage: str = "judging",
 ) -> Replies:
     """Asks the first `limit` questions; those that `folder` already has the answers of are not asked again.
+
+    Args:
+        stage: what the progress calls this.
 
     Raises:
         OutputError: the folder cannot be written.
@@ -52,14 +61,14 @@ def ask_candidate(
     missing = [index for index in range(len(cases)) if index not in log.asked or index not in rsts]
     answerer = BundleAnswerer(bundle, threads, check_memory=False, engine="onnxruntime") if missing else None
     for done, index in enumerate(missing):
-        progress("judging", done, len(missing))
+        progress(stage, done, len(missing))
         asked = ask(index, cases[index], answerer)
         rsts[index] = (
             answerer.rst if asked.sample is not None else None
         )  # the last question's, where this one is skipped
         _append_rst(folder / RSTS, index, rsts[index])  # before the answer: that one says that the question is done
         log.add(asked)
-    progress("judging", len(missing), len(missing))
+    progress(stage, len(missing), len(missing))
     every = [log.asked[index] for index in range(len(cases))]
     return Replies([asked for asked in every if asked.sample is not None], rsts)
 

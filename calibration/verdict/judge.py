@@ -71,13 +71,16 @@ class Judge:
         self._replies: dict[str, Replies] = {}
         self._seconds: dict[str, float] = {}
 
-    def judge(self, result: Path, others: Mapping[str, Path], accept: bool = False) -> Verdict:
+    def judge(
+        self, result: Path, others: Mapping[str, Path], accept: bool = False, look_further: bool = True
+    ) -> Verdict:
         """The verdict on a bundle.
 
         Args:
             result: the calibrated bundle; its name in the verdict is its folder's.
             others: further bundles of the same model that are shown beside it, by name, for example one in fp16.
             accept: the user takes it as it is.
+            look_further: where it is refused, whether to judge bundles of some of its graphs too.
 
         Raises:
             CalibrationError: no question could be asked.
@@ -85,7 +88,7 @@ class Judge:
         name = result.name if result.name != self.name else f"{result.name} calibrated"
         self._paths |= {**others, name: result}
         found = decide(name, self.name, self._candidates(), self._budget, accept)
-        if not found.passed:
+        if not found.passed and look_further:
             self._try_parts(result, found.candidates[name])
             found = decide(name, self.name, self._candidates(), self._budget, accept)
         return found
@@ -96,8 +99,9 @@ class Judge:
             questions, path = self._questions, self._paths[name]
             key = f"{sha256(path / MANIFEST)[:16]}-{questions.dataset.digest[:16]}"
             told = ask_candidate(
-                path, questions.dataset, questions.limit, self._work / "asked" / key, self._threads, self._progress
-            )
+                path, questions.dataset, questions.limit, self._work / "asked" / key, self._threads, self._progress,
+                f"judging {name}",
+            )  # fmt: skip
             if not questions.has_truth:
                 told = judged_by(told, told if name == self.name else self.replies(self.name))
             if not told.asked:

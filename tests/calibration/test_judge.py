@@ -94,6 +94,17 @@ def test_a_planted_slow_graph_is_left_out_of_the_alternative(bundle, result, tmp
     assert open_bundle(judge.path(best.name)).manifest.quantisation.keys() == set(best.graphs)
 
 
+def test_parts_of_a_refused_result_are_judged_only_where_they_are_wanted(bundle, result, tmp_path, monkeypatch):
+    stage = Stage(monkeypatch, spoilt=["vision"])
+    judge = Judge(bundle, QUESTIONS, None, Budget.of("int8"), tmp_path)
+    found = judge.judge(result, {}, look_further=False)
+    assert not found.passed
+    assert stage.asked == [bundle, result]
+    judge.judge(result, {})
+    assert len(stage.asked) > 2
+    assert stage.asked.count(result) == 1
+
+
 def test_a_spoilt_and_a_slow_graph_are_both_left_out(bundle, result, tmp_path, monkeypatch):
     Stage(monkeypatch, spoilt=["vision"], slow=["grounder"])
     found = verdict(bundle, result, tmp_path)
