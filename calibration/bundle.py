@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from devil.bundle import Bundle, FileRecord, Manifest, write_manifest
+from devil.calibration.beforehand import check_floats
 from devil.contract import GRAPHS, CalibratedPrecision
-from devil.errors import CalibrationError
 from devil.export.onnx_file import check_file, store_model, stored_weight_bytes
 from devil.files import atomic_directory, check_room
 
@@ -45,14 +45,7 @@ def check_source(bundle: Bundle) -> None:
     Raises:
         CalibrationError: it is quantised already, or its floats do not run here.
     """
-    manifest = bundle.manifest
-    if manifest.quantisation:
-        raise CalibrationError(
-            f"{bundle.folder} is quantised already ({', '.join(manifest.quantisation)})",
-            "calibrate the bundle of fp32 or fp16 that it was made from",
-        )
-    if manifest.precision == "bf16":
-        raise CalibrationError(f"{bundle.folder} is of bf16, which no engine here runs", "calibrate fp32 or fp16")
+    check_floats(bundle.manifest, bundle.folder)
 
 
 def write_calibrated(
@@ -77,10 +70,23 @@ def write_calibrated(
     with atomic_directory(output) as folder:
         files, sizes = _copied(source, folder, set(parts)), dict(source.manifest.weight_bytes)
         for graph, part in parts.items():
-            files |= store_model(part.model, folder / f"{graph}.onnx")
+            files |= store_model(_inferable(part.model), folder / f"{graph}.onnx")
             check_file(folder / f"{graph}.onnx")
             sizes[graph] = stored_weight_bytes(folder / f"{graph}.onnx")
         write_manifest(folder, _manifest(source.manifest, precision, parts, files, sizes, notes or {}))
+
+
+def _inferable(model: ir.Model) -> ir.Model:
+    """A copy without the types and shapes between inputs and outputs, and without the tracer's notes on values: the
+    former can be inferred, which `check_file` checks, and of a small model all that is a third of the graph's file."""
+    model = model.clone()
+    values = [*model.graph.initializers.values(), *(value for node in model.graph for value in node.outputs)]
+    outputs = set(model.graph.outputs)
+    for value in values:
+        value.metadata_props.clear()
+        if value not in outputs:
+            value.type = value.shape = None
+    return model
 
 
 def _copied(source: Bundle, folder: Path, replaced: set[str]) -> dict[str, FileRecord]:

@@ -14,8 +14,6 @@ from devil.calibration.capture import about_recording, record
 from devil.calibration.captures import CalibrationClip, Captures
 from devil.calibration.clips import calibration_clips
 from devil.calibration.options import CalibrateOptions
-from devil.command import check_threads
-from devil.gpu_precisions import check_gpu
 from devil.progress import Progress
 
 
@@ -44,12 +42,8 @@ def open_recording(options: CalibrateOptions, folder: Path, progress: Progress) 
     Raises:
         BundleError: no bundle, or an altered one.
         CalibrationError: it cannot be calibrated, or not on these clips.
-        EngineError: the GPU that it is for does not compute in the precision.
         UsageError: options that contradict each other.
     """
-    check_threads(options.threads)
-    if options.target is not None:
-        check_gpu(options.precision, options.target)
     bundle = open_bundle(folder)
     check_source(bundle)
     choice = calibration_clips(options, progress)

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
-
-import tyro
+from typing import Any
 
 from devil.assets import demo_request
 from devil.bundle import read_manifest
-from devil.command import Count, File, Flag, Folder, Threads, check_threads, run_command
+from devil.command import check_threads, run_command
 from devil.errors import DevilError, OutputError, SentenceError, UsageError
 from devil.files import check_writable
 from devil.progress import ProgressBars
 from devil.prompt import checked_sentence
 from devil.runtime.answer import Answer, answers_document, save_document
-from devil.runtime.engines.choice import EngineName, check_gpu_here
-from devil.runtime.limits import Limits
+from devil.runtime.engines.choice import check_gpu_here
+from devil.runtime.options import GroundOptions
 from devil.runtime.reference_bundle import reference_bundle
 from devil.video import VideoInfo, probe
-
-Text = Annotated[str | None, tyro.conf.arg(help_behavior_hint="")]
 
 
 class NothingGroundedError(DevilError):
@@ -44,51 +39,6 @@ def _beginning(text: str, most: int = 80) -> str:
     return text if len(text) <= most else f"{text[:most]}…"
 
 
-@dataclass(frozen=True)
-class GroundOptions:
-    """Finds what a sentence describes in a video or an image: when it happens, and where, frame by frame."""
-
-    video: Annotated[File, tyro.conf.Positional, tyro.conf.arg(metavar="[VIDEO]")] = None
-    """Video or image file."""
-    sentence: Annotated[Text, tyro.conf.Positional, tyro.conf.arg(metavar="[SENTENCE]")] = None
-    """What to find, for example "the red circle that moves left"."""
-    sentences: File = None
-    """Ask every line of this text file instead; they are answered together, in less time than one by one."""
-    bundle: Folder = None
-    """Folder that devil-export wrote. By default the reference checkpoint is exported once into the user's cache."""
-    output: File = None
-    """Write the answer to this JSON file (docs/answer.md says what is in it)."""
-    render: File = None
-    """Draw the answer on the video and write it to this .mp4 file (an image file for an image)."""
-    dense: Flag = False
-    """A box on every decoded frame of the span, not only on the sampled ones."""
-    span_only: Flag = False
-    """Run the detector on the span's frames alone: faster, and the tube may differ (docs/answer.md)."""
-    demo: Flag = False
-    """Ask the shipped demonstration sentence about the shipped clip."""
-    max_frames: Count = None
-    """Sample at most so many frames. By default the model's own number."""
-    max_tokens: Count = None
-    """Take at most so many visual tokens. By default the model's own number."""
-    context: Count = None
-    """Hold at most so many tokens of video, sentences and answers. By default the model's own number."""
-    ignore_memory: Flag = False
-    """Try it even where the free memory is estimated to be too small."""
-    engine: EngineName = "auto"
-    """What runs the graphs. auto takes TensorRT where the bundle has engines for this GPU, else ONNX Runtime on the GPU
-    (cuda), else on the CPU (onnxruntime). mixed takes TensorRT for the graphs that have an engine alone."""
-    trust_engines: Flag = False
-    """Run TensorRT engines without comparing them with ONNX Runtime on their first use here."""
-    threads: Threads = 0
-    """CPU threads. By default, or with 0, all cores."""
-    force: Flag = False
-    """Overwrite existing output files."""
-    json: Flag = False
-    """Print the answer as one JSON line at the end of stdout."""
-    debug: Flag = False
-    """Show tracebacks."""
-
-
 def ground(options: GroundOptions) -> dict[str, Any]:
     """Does what `devil-ground` does; the answer as JSON values."""
     from devil.runtime.pipeline import Grounder
@@ -101,7 +51,7 @@ def ground(options: GroundOptions) -> dict[str, Any]:
         grounder = Grounder.open(
             bundle,
             options.threads,
-            _limits(options),
+            options.limits,
             size=(info.height, info.width),
             is_image=info.is_image,
             check_memory=not options.ignore_memory,
@@ -109,7 +59,7 @@ def ground(options: GroundOptions) -> dict[str, Any]:
             trust_engines=options.trust_engines,
         )
         video = grounder.encode(path, progress, sentences=sentences)
-        answers = video.ground_many(sentences, dense=options.dense, span_only=options.span_only)
+        answers = video.ground_many(sentences, options.dense, options.span_only, sampling=options.sampling)
         document = answers_document(answers) if options.sentences else answers[0].to_json()
         if options.output:
             save_document(document, options.output)
@@ -158,8 +108,8 @@ def _check(options: GroundOptions, path: Path, sentences: list[str]) -> VideoInf
     """Fails before the long work, not after it."""
     from devil.runtime.render import check_output
 
-    limits = _limits(options)
-    limits.check()
+    options.limits.check()
+    options.sampling  # noqa: B018 - raises
     check_threads(options.threads)
     check_gpu_here(options.engine)
     for sentence in sentences:
@@ -178,12 +128,8 @@ def _check(options: GroundOptions, path: Path, sentences: list[str]) -> VideoInf
     if len({output.resolve() for output in outputs}) < len(outputs):
         raise OutputError(f"--output and --render both name {options.output}", "name two files")
     if options.bundle:
-        limits.applied(read_manifest(options.bundle).config)
+        options.limits.applied(read_manifest(options.bundle).config)
     return info
-
-
-def _limits(options: GroundOptions) -> Limits:
-    return Limits(options.max_frames, options.max_tokens, options.context)
 
 
 def _summarise(answers: list[Answer], options: GroundOptions) -> None:

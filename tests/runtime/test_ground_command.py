@@ -15,14 +15,10 @@ import pytest
 from PIL import Image
 
 from devil.assets import demo_request
-from devil.errors import OutputError
 from devil.gpu import Driver
-from devil.progress import no_progress
-from devil.runtime import reference_bundle as cached
 from devil.runtime.cli import main
 from devil.runtime.engines import choice
 from tests import fake_cuda
-from tests.tiny import write_listed_files
 
 SENTENCE = "the red circle"
 
@@ -248,66 +244,6 @@ def test_the_demo_asks_the_shipped_sentence(capsys, bundle):
     assert demo_request()[1] in out
 
 
-@pytest.fixture
-def exports(monkeypatch, tmp_path):
-    """The commands that were run to fill an empty cache; each writes what a bundle needs to look whole."""
-    commands = []
-
-    def export(command, **_options):
-        commands.append(command)
-        write_listed_files(Path(command[command.index("--output") + 1]))
-        return subprocess.CompletedProcess(command, 0, "", "")
-
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(cached.subprocess, "run", export)
-    monkeypatch.setattr(cached, "reference_checkpoint", lambda: tmp_path)
-    (tmp_path / "model.safetensors").write_text("weights")
-    return commands
-
-
-def test_without_a_bundle_the_reference_is_exported_once(exports, tmp_path):
-    first = cached.reference_bundle(no_progress)
-    assert cached.reference_bundle(no_progress) == first
-    assert len(exports) == 1
-    (tmp_path / "model.safetensors").write_text("other weights")
-    assert cached.reference_bundle(no_progress) != first
-
-
-def test_a_broken_bundle_in_the_cache_is_exported_anew(exports):
-    folder = cached.reference_bundle(no_progress)
-    (folder / "vision.onnx").unlink()
-    assert cached.reference_bundle(no_progress) == folder
-    assert (folder / "vision.onnx").exists()
-    assert len(exports) == 2
-
-
-@pytest.mark.usefixtures("exports")
-def test_two_processes_that_export_together_share_the_first_bundle(monkeypatch):
-    """The other process finishes while ours still exports."""
-    export = cached.subprocess.run
-
-    def slower(command, **options):
-        monkeypatch.setattr(cached.subprocess, "run", export)
-        others.append(cached.reference_bundle(no_progress))
-        marks.append((others[0] / "vision.onnx").stat().st_ino)
-        return export(command, **options)
-
-    others, marks = [], []
-    monkeypatch.setattr(cached.subprocess, "run", slower)
-    folder = cached.reference_bundle(no_progress)
-    assert [folder] == others
-    assert (folder / "vision.onnx").stat().st_ino == marks[0]
-    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
-
-
-def test_a_cache_that_cannot_be_written_is_one_line(exports, monkeypatch, tmp_path):
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    with pytest.raises(OutputError, match="XDG_CACHE_HOME"):
-        cached.reference_bundle(no_progress)
-    assert not exports
-
-
 def test_limits_reach_the_run(capsys, bundle, clip_path):
     code, out, _ = run(capsys, clip_path, SENTENCE, "--bundle", bundle, "--max-frames", 3, "--json")
     assert code == 0
@@ -316,6 +252,18 @@ def test_limits_reach_the_run(capsys, bundle, clip_path):
         code, _, err = run(capsys, clip_path, SENTENCE, "--bundle", bundle, *limit)
         assert code == 2
         assert f"{limit[0]} is {limit[1]}: " in err
+
+
+def test_the_same_seed_draws_the_same_answer_and_another_may_not(capsys, bundle, clip_path):
+    def told(*flags):
+        out = run(capsys, clip_path, SENTENCE, "--bundle", bundle, "--json", *flags)[1]
+        return json.loads(out.splitlines()[-1])["text"]
+
+    hot = ("--temperature", 50)
+    first = told(*hot, "--seed", 1)
+    assert told(*hot, "--seed", 1) == first
+    assert told(*hot, "--seed", 2) != first
+    assert told("--temperature", 0.001) == told()
 
 
 def test_too_little_memory_is_one_line_and_can_be_ignored(capsys, bundle, clip_path, monkeypatch):
