@@ -1,16 +1,13 @@
 import json
 import os
-import re
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import import_module, metadata
 from pathlib import Path
-from typing import Annotated
 
 import pytest
 import tomllib
-import tyro
 
 from devil import commands
 from devil.command import check_threads, run_command
@@ -113,31 +110,6 @@ def test_wrong_flags_are_a_usage_error(capsys):
     assert "--wrong" in capsys.readouterr().err
 
 
-def test_help_comes_from_the_dataclass(capsys):
-    with pytest.raises(SystemExit) as caught:
-        run_command(Options, lambda _: None, "do", ["--help"])
-    assert caught.value.code == 0
-    help_text = capsys.readouterr().out
-    assert "Does something." in help_text
-    assert "How many." in help_text
-
-
-def test_help_says_documented_attributes_once(capsys):
-    @dataclass(frozen=True)
-    class Documented:
-        """Does something.
-
-        Attributes:
-            number: how many.
-        """
-
-        number: int = 1
-
-    with pytest.raises(SystemExit):
-        run_command(Documented, lambda _: None, "do", ["--help"])
-    assert capsys.readouterr().out.count("how many.") == 1
-
-
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
 def test_closed_streams_change_nothing_but_what_is_read(stream):
     code = f"""
@@ -180,63 +152,3 @@ def test_impossible_numbers_of_threads_are_a_usage_error(threads):
 @pytest.mark.parametrize("threads", [0, 1, 64])
 def test_possible_numbers_of_threads_pass(threads):
     check_threads(threads)
-
-
-def test_help_is_one_paragraph_per_option_also_inside_options(capsys):
-    @dataclass(frozen=True)
-    class Inner:
-        """Some more."""
-
-        depth: int = 1
-        """How deep it
-        goes."""
-
-    @dataclass(frozen=True)
-    class Wrapped:
-        """Does something."""
-
-        number: Annotated[int, tyro.conf.arg(metavar="N")] = 1
-        """How many
-        there are."""
-        inner: tyro.conf.OmitArgPrefixes[Inner] = field(default_factory=Inner)
-
-    for _ in range(2):
-        with pytest.raises(SystemExit):
-            run_command(Wrapped, lambda _: None, "do", ["--help"])
-        shown = capsys.readouterr().out
-        assert "How many there are. (default: 1)" in shown
-        assert "How deep it goes." in shown
-
-
-COMMANDS = [place.rpartition(":")[2] for place in SCRIPTS.values()]
-
-
-@pytest.mark.parametrize("command", COMMANDS)
-def test_every_flag_of_every_command_says_what_it_takes_and_does(command, capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "120")
-    with pytest.raises(SystemExit) as stop:
-        getattr(commands, command)(["--help"])
-    assert stop.value.code == 0
-    text = capsys.readouterr().out
-    assert "None" not in text
-    text = re.sub(r"[│╭╮╰╯─]", "", text)
-    flags = re.split(r"\n\s*(?=--[a-z])", text.split("show this help message and exit")[1])[1:]
-    assert {flag.split()[0] for flag in flags} >= {"--debug", "--json"}
-    for flag in flags:
-        assert re.search(r"[A-Za-z].*[.?)]\s*(\w+ options.*)?$", flag, re.DOTALL), flag
-        assert len(flag.split()) > 2, flag
-
-
-@pytest.mark.parametrize("command", COMMANDS)
-def test_flags_that_do_not_exist_exit_with_two(command, capsys):
-    with pytest.raises(SystemExit) as stop:
-        getattr(commands, command)(["--no-such-flag"])
-    assert stop.value.code == 2
-    assert "--no-such-flag" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(("command", "shown"), [("doctor", "[BUNDLE]"), ("ground", "[VIDEO] [SENTENCE]")])
-def test_what_may_be_left_out_stands_in_brackets(command, shown, capsys):
-    with pytest.raises(SystemExit):
-        getattr(commands, command)(["--help"])
-    assert shown in capsys.readouterr().out.splitlines()[0]
