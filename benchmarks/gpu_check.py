@@ -16,7 +16,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -24,6 +23,7 @@ from typing import Any
 
 import tyro
 from gpu_measures import agreement, detector_speed, growth, stages
+from gpu_page import page
 from harness import machine
 
 from devil.engine_key import BACKENDS
@@ -34,7 +34,6 @@ from devil.tensorrt_api import installed
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "gpu-results"
-FRAMES_PER_SECOND = 200  # of the detector at 640 × 360 in fp16 on an H200
 FRAME = "360x640"
 
 
@@ -161,32 +160,6 @@ def tests() -> str:
     """The last line of the tests that need a GPU."""
     done = run([sys.executable, "-m", "pytest", "-m", "gpu", "-q", "-rs", "-p", "no:cacheprovider"])
     return last_line(done.stdout)
-
-
-def page(found: Mapping[str, Any]) -> str:
-    """The result for people."""
-    lines = [f"# {found['gpu']} ({found['capability']}), {found['when'][:10]}", ""]
-    lines += [f"Driver {found['driver']}, commit {found['commit'][:12]}. Tests marked `gpu`: {found['tests']}.", ""]
-    lines += ["| engine | same text, span | tube IoU | seconds per video and sentence | detector frames/s | memory |"]
-    lines += ["|---|---|---|---|---|---|"]
-    for name, values in found["engines"].items():
-        if "problem" in values:
-            lines.append(f"| {name} | did not run: {values['problem']} | | | | |")
-            continue
-        same, speed = values["agreement"], values.get("detector", {}).get("frames_per_second")
-        goal = f"{speed:.0f} (goal {FRAMES_PER_SECOND} on an H200)" if speed else "not measured"
-        lines.append(
-            f"| {name} | {same['texts']:.3f}, {same['spans']:.3f} | {same['tube_iou']:.4f} "
-            f"| {values['stages']['total']:.3f} | {goal} | {memory(values['growth'])} |"
-        )
-    return "\n".join(lines) + "\n"
-
-
-def memory(growth: Mapping[str, Any]) -> str:
-    """How much more of it is in use after many sentences, in words."""
-    gpu, host = growth["gpu_mb"], growth["host_mb"]
-    told = [f"{value:+d} MB {where}" for value, where in ((gpu, "GPU"), (host, "host")) if value is not None]
-    return f"{', '.join(told) or 'not told here'} over {growth['sentences']} sentences"
 
 
 def run(command: list[str]) -> subprocess.CompletedProcess:
