@@ -74,7 +74,7 @@ def _documented():
         (("--threads", -1), 2, "--threads"),
         (("--video", "none.mp4"), 1, "does not exist"),
         (("--sentence", " "), 1, "is empty"),
-        (("--max-frames", 0), 1, "frames is limited to 0"),
+        (("--max-frames", 0), 2, "--max-frames is 0"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(capsys, bundle, little, arguments, code, line):
