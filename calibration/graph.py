@@ -11,14 +11,17 @@ import onnx_ir as ir
 from devil.bundle import Bundle
 from devil.calibration.activations import one_by_one
 from devil.calibration.captures import Captures
+from devil.calibration.compensation import Compensation
 from devil.calibration.forms import Form
 from devil.calibration.graph_error import graph_error
 from devil.calibration.layers import Layer, find_layers
 from devil.calibration.loading import load_graph
 from devil.calibration.observing import observe
 from devil.calibration.qdq import InsertQDQ
-from devil.calibration.ranges import RULES, Rule, threshold
+from devil.calibration.ranges import RULES, Range, Rule, range_around_zero, range_of
+from devil.calibration.rules import is_centred
 from devil.calibration.sessions import open_session
+from devil.calibration.weights import StoredWeights
 from devil.progress import Progress, no_progress
 
 Chosen = Mapping[Layer, Form]
@@ -53,17 +56,27 @@ class GraphCalibration:
         self.model = load_graph(bundle.path(graph))
         self.layers = find_layers(self.model)
         self.histograms = observe(bundle, graph, {one.input for one in self.layers}, captures, work, threads, progress)
+        self._weights = StoredWeights(Compensation(self.model, self.layers, captures, bundle.folder, threads, progress))
         self._expected: list[dict[str, np.ndarray]] | None = None
 
-    def thresholds(self, rule: Rule, form: Form) -> dict[str, float]:
-        """The largest magnitude that is kept of every layer's input, by the input's name."""
-        return {name: threshold(histogram, rule, form) for name, histogram in self.histograms.items()}
+    def ranges(self, rule: Rule, form: Form) -> dict[str, Range]:
+        """The range of every layer's input, by the input's name.
+
+        Around zero in graphs that are not centred, and where a Conv or Gemm takes it (see `CentreActivations`).
+        """
+        fixed = {node.inputs[0].name for node in self.model.graph if node.op_type in ("Conv", "Gemm")}
+        centred = set(self.histograms) - fixed if is_centred(self.graph) else set()
+        return {
+            name: (range_of if name in centred else range_around_zero)(histogram, rule, form)
+            for name, histogram in self.histograms.items()
+        }
 
     def quantised(self, chosen: Chosen, rule: Rule) -> ir.Model:
         """A copy of the graph with some layers quantised; weights that stay floats lie where they lay."""
         model = self.model.clone()
         for form in sorted(set(chosen.values())):
-            InsertQDQ({one: form for one, its in chosen.items() if its == form}, self.thresholds(rule, form))(model)
+            together = {one: form for one, its in chosen.items() if its == form}
+            InsertQDQ(together, self.ranges(rule, form), self._weights)(model)
         return model
 
     def error(self, chosen: Chosen, rule: Rule) -> float:

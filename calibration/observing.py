@@ -19,7 +19,7 @@ from devil.errors import CalibrationError
 from devil.files import atomic_file
 from devil.progress import Progress
 
-_VERSION = 1  # of what is counted how
+_VERSION = 2  # of what is counted how
 
 
 def observe(
@@ -78,7 +78,7 @@ def _write(path: Path, key: str, histograms: dict[str, Histogram]) -> None:
             key=np.array(key),
             counts=np.array([histogram.counts for histogram in every]),
             numbers=np.array([(histogram.exponent, histogram.total, histogram.zeros) for histogram in every]),
-            largest=np.array([histogram.largest for histogram in every]),
+            ends=np.array([(histogram.lowest, histogram.highest) for histogram in every]),
         )
 
 
@@ -88,10 +88,10 @@ def _read(path: Path, key: str, names: Collection[str]) -> dict[str, Histogram] 
         with np.load(path, allow_pickle=False) as stored:
             if str(stored["key"]) != key:
                 return None
-            counts, numbers, largest = stored["counts"], stored["numbers"].tolist(), stored["largest"].tolist()
+            counts, numbers, ends = stored["counts"], stored["numbers"].tolist(), stored["ends"].tolist()
     except (OSError, ValueError, KeyError, EOFError, BadZipFile):
         return None
     return {
-        name: Histogram(counts[index], int(exponent), largest[index], int(total), int(zeros))
+        name: Histogram(counts[index], int(exponent), *ends[index], int(total), int(zeros))
         for index, (name, (exponent, total, zeros)) in enumerate(zip(names, numbers, strict=True))
     }

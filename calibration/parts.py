@@ -14,7 +14,7 @@ from devil.calibration.language.graph import choose_integers, integer_graph
 from devil.calibration.layer_error import layer_errors, layer_label
 from devil.calibration.options import CalibrateOptions
 from devil.calibration.ranges import Rule
-from devil.calibration.rules import KEPT, chosen_by_rule
+from devil.calibration.rules import KEPT, chosen_by_rule, is_centred
 from devil.calibration.sensitivity.assignment import Losses
 from devil.calibration.sensitivity.clips import ClipSplit, split_clips
 from devil.calibration.sensitivity.mixed import MixedPrecision, chosen_layers, language_scheme
@@ -149,8 +149,8 @@ def quantised_part(
         "layers": choice,
         "kept": {layer.name: KEPT.get(layer.role, choice) if by_rule else choice for layer in kept},
         "kept_weights": kept_weights.record(),
-        "weights": "symmetric, one scale per output",
-        "activations": "symmetric, one scale per tensor",
+        "weights": "symmetric, one scale per output, GPTQ",
+        "activations": "symmetric, one scale per tensor" + (", around a centre" if is_centred(graph.graph) else ""),
         "ranges": rule,
         "range_errors": {name: round(error, 6) for name, error in errors.items()},
         "clips": len(graph.captures.clips),

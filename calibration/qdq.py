@@ -8,46 +8,62 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import InPlacePass, PassResult
 
+from devil.calibration.centre import CentreActivations
 from devil.calibration.forms import GRIDS, Form, Grid
 from devil.calibration.layers import Layer
 from devil.calibration.merge import MergeParallelLayers, constant
+from devil.calibration.ranges import Range
+from devil.calibration.weights import StoredWeights
 from devil.errors import CalibrationError
 
 
 class InsertQDQ(InPlacePass):
     """Puts QuantizeLinear → DequantizeLinear before chosen layers.
 
-    1. Chosen MatMuls of one activation in one form become one (see `MergeParallelLayers`).
-    2. The activation is rounded with one scale, right in front of the layer.
-    3. The weight is stored in 8 bits, with a scale per output, and dequantised in front of the layer. A weight that
+    1. Activations whose range is not around zero are moved there (see `CentreActivations`).
+    2. Chosen MatMuls of one activation in one form become one (see `MergeParallelLayers`).
+    3. The activation is rounded with one scale, right in front of the layer.
+    4. The weight is stored in 8 bits, with a scale per output, and dequantised in front of the layer. A weight that
        layers share is stored once per form.
-    4. Biases, and everything else, stay as they are. No zero points: the form that TensorRT takes and that ONNX
-       Runtime turns into integer kernels.
+    5. Everything else stays as it is. No zero points: the form that TensorRT takes and that ONNX Runtime turns into
+       integer kernels.
 
     Args:
         chosen: layers and their forms.
-        thresholds: largest magnitude of each activation that is kept, by the value's name.
+        ranges: of the layers' activations, by the value's name.
+        weights: finds what weights are stored as; by default the nearest codes.
 
     Raises:
-        CalibrationError: a threshold is missing, or a weight is no number.
+        CalibrationError: a range is missing, or a weight is no number.
     """
 
-    def __init__(self, chosen: Mapping[Layer, Form], thresholds: Mapping[str, float]):
+    def __init__(self, chosen: Mapping[Layer, Form], ranges: Mapping[str, Range], weights: StoredWeights | None = None):
         super().__init__()
-        self.chosen, self.thresholds = chosen, thresholds
+        self.chosen, self.ranges, self.weights = chosen, ranges, weights or StoredWeights()
 
     def call(self, model: ir.Model) -> PassResult:
-        merge = MergeParallelLayers(_groups(model, self.chosen))
+        centre = CentreActivations(self.chosen, self.ranges, self.weights)
+        centre(model)
+        self._thresholds = {name: its.threshold for name, its in centre.ranges.items()}
+        stored = {
+            layer.name: self.weights.of(layer, model.graph.initializers[layer.weight].const_value.numpy(), GRIDS[form])
+            for layer, form in self.chosen.items()
+        }
+        groups = _groups(model, self.chosen)
+        merge = MergeParallelLayers(groups)
         merge(model)
+        for names in groups:
+            codes, scales = zip(*(stored[name] for name in names), strict=True)
+            stored[merge.merged[names[0]]] = np.concatenate(codes, 1), np.concatenate(scales)
         axes = {merge.merged.get(layer.name, layer.name): (layer.axis, form) for layer, form in self.chosen.items()}
         self._made: dict[tuple[str, Form, int | None], ir.Value] = {}
         for node in [node for node in model.graph if node.name in axes]:
             axis, form = axes[node.name]
-            activation, weight = node.inputs[0], node.inputs[1]
+            activation = node.inputs[0]
             if form == "fp8":
                 activation = _without_relu(model.graph, activation)
             node.replace_input_with(0, self._activation(model.graph, activation, GRIDS[form]))
-            node.replace_input_with(1, self._weight(model.graph, node, weight, axis, GRIDS[form]))
+            node.replace_input_with(1, self._weight(model.graph, node, axis, GRIDS[form], *stored[node.name]))
         for name in [name for name, value in model.graph.initializers.items() if not value.uses()]:
             del model.graph.initializers[name]
         return PassResult(model, modified=bool(self.chosen))
@@ -55,11 +71,11 @@ class InsertQDQ(InPlacePass):
     def _activation(self, graph: ir.Graph, value: ir.Value, grid: Grid) -> ir.Value:
         key = (value.name, grid.form, None)
         if key not in self._made:
-            if value.name not in self.thresholds:
+            if value.name not in self._thresholds:
                 raise CalibrationError(f"nothing is known of the range of {value.name}", "record the clips again")
             name = f"{value.name}_{grid.form}"
             scale = constant(
-                graph, f"{name}_scale", grid.scale(self.thresholds[value.name], value.dtype.numpy()), value.dtype
+                graph, f"{name}_scale", grid.scale(self._thresholds[value.name], value.dtype.numpy()), value.dtype
             )
             zero = _zero(graph, grid)
             quantise = ir.node("QuantizeLinear", [value, scale, zero], name=name)
@@ -72,10 +88,12 @@ class InsertQDQ(InPlacePass):
             self._made[key] = dequantise.outputs[0]
         return self._made[key]
 
-    def _weight(self, graph: ir.Graph, node: ir.Node, value: ir.Value, axis: int, grid: Grid) -> ir.Value:
+    def _weight(
+        self, graph: ir.Graph, node: ir.Node, axis: int, grid: Grid, codes: np.ndarray, scales: np.ndarray
+    ) -> ir.Value:
+        value = node.inputs[1]
         key = (value.name, grid.form, axis)
         if key not in self._made:
-            codes, scales = quantised_weight(value.name, value.const_value.numpy(), axis, grid)
             name = f"{value.name}_{grid.form}_{axis}"
             stored = constant(graph, name, codes, grid.ir_type)
             scale = constant(graph, f"{name}_scale", scales, value.dtype)
@@ -84,20 +102,6 @@ class InsertQDQ(InPlacePass):
             graph.insert_before(node, dequantise)
             self._made[key] = dequantise.outputs[0]
         return self._made[key]
-
-
-def quantised_weight(name: str, weight: np.ndarray, axis: int, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
-    """Codes of a weight, in its shape, and the scales of its outputs, which lie along `axis`, in the weight's type.
-
-    Raises:
-        CalibrationError: it has values that are no numbers.
-    """
-    others = tuple(other for other in range(weight.ndim) if other != axis)
-    largest = np.abs(weight.astype(np.float32)).max(others, keepdims=True)
-    if not np.isfinite(largest).all():
-        raise CalibrationError(f"{name} has values that are no numbers", "export the bundle again")
-    scales = grid.scale(largest, weight.dtype)
-    return grid.codes(weight, scales.astype(np.float32)), scales.reshape(-1)
 
 
 def _groups(model: ir.Model, chosen: Mapping[Layer, Form]) -> list[tuple[str, ...]]:

@@ -47,7 +47,7 @@ def gptq(weight: Tensor, moment: Tensor, bits: int, block: int, scale_type: torc
         moment: mean of x xᵀ of the layer's inputs, [K, K].
     """
     weight, top = weight.clone(), 2 ** (bits - 1) - 1
-    factor = _inverse_factor(moment)
+    factor = inverse_factor(moment)
     importance = moment.diagonal()
     codes, scales = torch.empty(weight.shape, dtype=torch.int8), []
     for start in range(0, weight.shape[1], block):
@@ -80,7 +80,7 @@ def stored(scale: Tensor, scale_type: torch.dtype) -> Tensor:
     return scale.to(scale_type).float().clamp_(min=least_scale(scale_type))
 
 
-def _inverse_factor(moment: Tensor) -> Tensor:
+def inverse_factor(moment: Tensor) -> Tensor:
     """Upper Cholesky factor of the inverse of the damped moment.
 
     Inputs that never were anything but zero get a moment of one: their weights are rounded as if alone.

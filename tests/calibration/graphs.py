@@ -1,7 +1,13 @@
-"""Small ONNX graphs to quantise: values are named after what they are."""
+"""Small ONNX graphs to quantise, and running them: values are named after what they are."""
+
+import json
+from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
+
+from devil.calibration.sessions import open_session
 
 
 class Build:
@@ -45,3 +51,15 @@ class Build:
     def _value(name, shape):
         kind = ir.DataType.UINT8 if name in ("patches", "frames") else ir.DataType.FLOAT
         return ir.Value(name=name, type=ir.TensorType(kind), shape=ir.Shape(shape))
+
+
+def run(model, tmp_path, **feeds):
+    return open_session(model, tmp_path, 1).run(None, feeds)
+
+
+def kernels(model, tmp_path, **feeds):
+    """What ONNX Runtime ran, by its own profile."""
+    session = open_session(model, tmp_path, 1, profile=tmp_path / "profile")
+    session.run(None, feeds)
+    events = json.loads(Path(session.end_profiling()).read_text())
+    return Counter(event["args"]["op_name"] for event in events if event["name"].endswith("_kernel_time"))

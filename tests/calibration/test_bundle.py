@@ -13,8 +13,11 @@ from devil.calibration.bundle import check_source, write_calibrated
 from devil.calibration.forms import GRIDS
 from devil.calibration.graph import GraphCalibration
 from devil.calibration.observing import observe
-from devil.calibration.parts import quantised_part
+from devil.calibration.parts import build_parts, quantised_part
+from devil.calibration.ranges import Range
 from devil.calibration.rules import chosen_by_rule
+from devil.calibration.starting import open_recording
+from devil.contract import GRAPHS
 from devil.errors import CalibrationError
 from devil.progress import no_progress
 from devil.runtime.engines.onnxruntime import OnnxRuntimeEngine
@@ -45,12 +48,16 @@ def test_the_bundle_answers_as_the_original_does(recording, calibrated):
     assert cosine > 0.999
 
 
-def test_the_same_recording_gives_the_same_bytes(recording, graphs, parts, calibrated, tmp_path):
-    graph = graphs["vision"]
-    again = quantised_part(graph, chosen_by_rule(graph.layers, "int8"), "mse", {}, "by rule")
-    write_calibrated(recording.bundle, tmp_path / "again", "int8", {**parts, "vision": again})
-    for path in calibrated.iterdir():
-        assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes(), path.name
+def test_the_same_clips_give_the_same_bytes_of_every_graph(bundle, alone, tmp_path):
+    """Recorded, observed and chosen anew, in folders of their own."""
+    for name in ("one", "two"):
+        options = alone(precision="int4", ranges="mse")
+        recording = open_recording(options, bundle, no_progress)
+        made = build_parts(recording, options, {}, no_progress).graphs
+        assert tuple(made) == GRAPHS
+        write_calibrated(recording.bundle, tmp_path / name, "int4", made)
+    for path in (tmp_path / "one").iterdir():
+        assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes(), path.name
 
 
 def test_a_calibrated_bundle_is_not_calibrated_again(calibrated):
@@ -90,8 +97,8 @@ def test_histograms_count_what_the_graph_computes(recording, graphs):
         for _, value in reader.read(feeds)
     ])  # fmt: skip
     found = graph.histograms[name]
-    assert (found.total, found.largest) == (values.size, np.abs(values).max())
-    assert graph.thresholds("max", "int8")[name] == pytest.approx(np.abs(values).max())
+    assert (found.total, found.lowest, found.highest) == (values.size, values.min(), values.max())
+    assert graph.ranges("max", "int8")[name] == Range(values.max())
 
 
 def test_values_are_read_in_groups_that_fit(recording, graphs, monkeypatch):

@@ -1,8 +1,6 @@
 """Q/DQ: scales and outputs against PyTorch and onnxruntime.quantization, and the kernels ONNX Runtime makes of it."""
 
-import json
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -14,9 +12,9 @@ from devil.calibration.forms import GRIDS
 from devil.calibration.layers import find_layers
 from devil.calibration.merge import MergeParallelLayers
 from devil.calibration.qdq import InsertQDQ
-from devil.calibration.sessions import open_session
+from devil.calibration.ranges import Range
 from devil.errors import CalibrationError
-from tests.calibration.graphs import Build
+from tests.calibration.graphs import Build, kernels, run
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(2, 5, 16)).astype(np.float32)
@@ -39,15 +37,10 @@ def test_values_beyond_the_range_are_cut_off(tmp_path):
     np.testing.assert_allclose(found, np.clip(X, -128 / 127, 1), atol=0.5 / 127 + 1e-6)  # QuantizeLinear uses −128 too
 
 
-def run(model, tmp_path, **feeds):
-    return open_session(model, tmp_path, 1).run(None, feeds)
-
-
 def quantised(model, thresholds, form="int8", **kept):
     found = model.clone()
-    InsertQDQ({layer: form for layer in find_layers(model) if layer.name not in kept.get("without", ())}, thresholds)(
-        found
-    )
+    chosen = {layer: form for layer in find_layers(model) if layer.name not in kept.get("without", ())}
+    InsertQDQ(chosen, {name: Range(threshold) for name, threshold in thresholds.items()})(found)
     return found
 
 
@@ -156,14 +149,6 @@ def test_merged_layers_give_what_they_gave_apart(tmp_path):
         np.testing.assert_allclose(ours, exact, rtol=1e-6, atol=1e-6)
 
 
-def kernels(model, tmp_path, **feeds):
-    """What ONNX Runtime ran, by its own profile."""
-    session = open_session(model, tmp_path, 1, profile=tmp_path / "profile")
-    session.run(None, feeds)
-    events = json.loads(Path(session.end_profiling()).read_text())
-    return Counter(event["args"]["op_name"] for event in events if event["name"].endswith("_kernel_time"))
-
-
 def test_integer_kernels_run_where_layers_share_an_activation(tmp_path):
     ran = kernels(quantised(shared_activation(), {"norm_out": 2.0}), tmp_path, x=X)
     assert ran["MatMulIntegerToFloat"] == 1
@@ -225,7 +210,7 @@ def test_nodes_stay_in_an_order_in_which_they_can_be_run_whatever_the_order_of_t
     layers, made = find_layers(model), []
     for chosen in (layers, layers[::-1]):
         found = model.clone()
-        InsertQDQ(dict.fromkeys(chosen, "int8"), {"norm_out": 2.0})(found)
+        InsertQDQ(dict.fromkeys(chosen, "int8"), {"norm_out": Range(2.0)})(found)
         ready = {*found.graph.inputs, *found.graph.initializers.values()}
         for node in found.graph:
             assert ready.issuperset(value for value in node.inputs if value is not None), node.name
