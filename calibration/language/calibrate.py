@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from devil.calibration.language.decoder import LayeredDecoder, Read, layer_key, watched_inputs
 from devil.calibration.language.passes import LanguagePass
+from devil.calibration.language.readout import round_readout
 from devil.calibration.language.rounding import dequantised, gptq, weighted_nearest
 from devil.calibration.language.scaling import FOLDS, search_scales, shared_sizes
 from devil.calibration.language.statistics import InputStatistics, relative_error
@@ -82,8 +83,10 @@ def calibrate_language(
         _round(layer, StoredLayer(place), config)
         states = [original.run(layer, own, one) for own, one in zip(states, passes, strict=True)]
     if not (folder / HEAD).exists():
-        head, errors = _head(original, states, passes, recipe)
-        store_layer(folder / HEAD, {}, head, {name: recipe.scheme.bits_of(name) for name in head}, errors)
+        scheme, head, errors = recipe.scheme, {}, {}
+        if scheme.bits_of(HEAD_NAME) < 16:
+            head[HEAD_NAME], errors[HEAD_NAME] = round_readout(original, states, passes, scheme, recipe.scale_type)
+        store_layer(folder / HEAD, {}, head, {name: scheme.bits_of(name) for name in head}, errors)
     progress("rounding the language model", config.layers + 1, config.layers + 1)
     return CalibratedWeights(folder, read, config)
 
@@ -147,27 +150,21 @@ class _LayerCalibration:
 def _collect(
     decoder: LayeredDecoder, layer: nn.Module, states: Sequence[Tensor], passes: Sequence[LanguagePass], key: str
 ) -> dict[str, InputStatistics]:
-    """Statistics of a layer's distinct inputs, by the first linear that each feeds.
-
-    The few tokens that are read out, whose states become words and RSTs, weigh as much as all others together.
-    """
+    """Statistics of a layer's distinct inputs, by the first linear that each feeds."""
     firsts = {folding.linears[0] for folding in FOLDS}
     found: dict[str, InputStatistics] = {}
     asked = torch.empty(0)
 
     def watch(name: str, rows: Tensor) -> None:
         if name in firsts:
-            inputs = found.setdefault(name, InputStatistics(rows.shape[1]))
-            inputs.add(rows)
-            inputs.add(rows[asked], len(rows) / max(len(asked), 1))
+            found.setdefault(name, InputStatistics(rows.shape[1])).add_read(rows, asked)
 
     with watched_inputs(layer, watch):
         for own, one in zip(states, passes, strict=True):
             asked = torch.from_numpy(one.asked)
             decoder.run(layer, own, one)
     for name, inputs in found.items():
-        if not torch.isfinite(inputs.moment).all():
-            raise CalibrationError(f"the input of {key}.{name} has values that are no numbers", "export again in fp32")
+        inputs.check(f"{key}.{name}")
     return found
 
 
@@ -187,22 +184,3 @@ def _embedded(decoder: LayeredDecoder, passes: Sequence[LanguagePass], recipe: L
     if scheme.embedding_bits < 16:
         table = dequantised(*nearest(EMBEDDING, table, scheme.embedding_bits, scheme.block, recipe.scale_type))
     return [decoder.embed(one, table) for one in passes]
-
-
-def _head(
-    decoder: LayeredDecoder, states: Sequence[Tensor], passes: Sequence[LanguagePass], recipe: LanguageRecipe
-) -> tuple[dict[str, Integers], dict[str, float]]:
-    """Integers of the readout, and the relative error of the logits.
-
-    Where it is tied to the embedding it has integers of its own all the same: the lookup has another form in the file.
-    """
-    scheme, weight = recipe.scheme, decoder.head()
-    if scheme.bits_of(HEAD_NAME) == 16:
-        return {}, {}
-    inputs = InputStatistics(weight.shape[1])
-    for own, one in zip(states, passes, strict=True):
-        inputs.add(decoder.hidden(own[torch.from_numpy(one.asked)]))
-    importance = inputs.mean_moment.diagonal()
-    # Too few tokens are read out to say how all inputs depend on each other, which is what GPTQ would want to know.
-    found = weighted_nearest(weight, importance, scheme.bits_of(HEAD_NAME), scheme.block, recipe.scale_type)
-    return {HEAD_NAME: found}, {HEAD_NAME: relative_error(dequantised(*found), weight, inputs.mean_moment)}

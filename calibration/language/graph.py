@@ -28,7 +28,7 @@ from devil.progress import Progress, no_progress
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-_VERSION = 2  # of what is chosen and kept how
+_VERSION = 3  # of what is chosen and kept how
 
 
 def bundle_weights(bundle: Bundle) -> Read:

@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from devil.errors import CalibrationError
+
 _STRETCH = 4096  # rows that are multiplied together
 
 
@@ -34,6 +36,25 @@ class InputStatistics:
         self.size += weight * rows.abs().sum(0, dtype=torch.float64)
         for part in rows.split(_STRETCH):
             self.moment.addmm_(part.T, part, alpha=weight)
+
+    def add_read(self, rows: Tensor, asked: Tensor) -> None:
+        """The inputs of one pass; the few tokens that are read out, which become words and RSTs, weigh as much as all
+        others together.
+
+        Args:
+            rows: float32 [n, K].
+            asked: which of them are read out.
+        """
+        self.add(rows)
+        self.add(rows[asked], len(rows) / max(len(asked), 1))
+
+    def check(self, name: str) -> None:
+        """
+        Raises:
+            CalibrationError: what flows into the layer of this name is no number.
+        """
+        if not torch.isfinite(self.moment).all():
+            raise CalibrationError(f"the input of {name} has values that are no numbers", "export again in fp32")
 
     @property
     def mean_size(self) -> Tensor:
