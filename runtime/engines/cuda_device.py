@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
+import re
 from collections.abc import Iterator
 from typing import Any, Protocol
 
@@ -14,6 +15,7 @@ from devil.errors import EngineError, MissingPackageError
 from devil.gpu import Driver, Gpu, read_driver
 
 _ROOM = "close other programs on the GPU, or lower --max-frames, --context or the sizes given to devil-build"
+_NO_ROOM = re.compile("out ?of ?memory|memory could not be allocated|alloc_failed", re.IGNORECASE)
 _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: nothing here waits for the legacy default stream
 
 
@@ -114,7 +116,8 @@ class CudaDevice:
         try:
             yield
         except self.failures as error:
-            raise EngineError(f"{what} ({' '.join(str(error).split())})", mend) from error
+            reason = " ".join(str(error).split())
+            raise EngineError(f"{what} ({reason})", mend or room_mend(reason)) from error
 
     @contextlib.contextmanager
     def explained_with(self, library: Explains, what: str) -> Iterator[None]:
@@ -154,6 +157,11 @@ def open_device() -> CudaDevice:
         raise EngineError(f"CUDA does not start ({' '.join(str(error).split())})", _newer(driver)) from error
     atexit.register(context.pop)
     return CudaDevice(cuda, driver)
+
+
+def room_mend(reason: str) -> str:
+    """What helps where a library says that the GPU's memory is too small; empty where it says something else."""
+    return _ROOM if _NO_ROOM.search(reason) else ""
 
 
 def gpu_name(gpu: Gpu) -> str:

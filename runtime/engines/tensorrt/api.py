@@ -14,7 +14,7 @@ from devil.engine_key import Backend, Host
 from devil.errors import EngineError
 from devil.files import sha256
 from devil.plugins.loader import TENSORRT_LIBRARY, candidates
-from devil.runtime.engines.cuda_device import CudaDevice
+from devil.runtime.engines.cuda_device import CudaDevice, room_mend
 from devil.tensorrt_api import import_tensorrt
 
 # TensorRT's names of types as NumPy has them.
@@ -53,7 +53,7 @@ class Api:
             yield
         except (RuntimeError, TypeError, ValueError) as error:
             reasons = "; ".join(self.complaints) or " ".join(str(error).split())
-            raise EngineError(f"{what} ({reasons})", mend) from error
+            raise EngineError(f"{what} ({reasons})", mend or room_mend(reasons)) from error
 
     @staticmethod
     def wanted(value: Any, call: str) -> Any:

@@ -116,9 +116,29 @@ def test_an_engine_that_the_gpu_has_no_room_for_says_how_much_there_is(small, gp
 def test_a_fault_on_the_gpu_is_one_line(grounder, gpu, clip_path, monkeypatch):
     video = grounder.encode(clip_path)
     monkeypatch.setattr(gpu.machine, "broken", "cuStreamSynchronize failed: an illegal memory\naccess")
-    with pytest.raises(EngineError, match=r"failed .*an illegal memory access") as error:
+    with pytest.raises(EngineError, match=r"failed .*an illegal memory access\)$") as error:
         video.ground(SENTENCES[0])
     assert one_line(error)
+
+
+def test_a_gpu_whose_memory_runs_out_in_a_run_says_what_would_help(grounder, gpu, clip_path, monkeypatch):
+    video = grounder.encode(clip_path)
+    monkeypatch.setattr(gpu.machine, "broken", "cuStreamSynchronize failed: out of memory")
+    with pytest.raises(EngineError, match=r"failed .*out of memory\): close other programs .*lower --max-frames"):
+        video.ground(SENTENCES[0])
+
+
+@pytest.mark.parametrize(
+    ("words", "helps"),
+    [
+        ("CUDA failure 2: out of memory", True),
+        ("[resizingAllocator.cpp] OutOfMemory: Requested amount of GPU memory could not be allocated.", True),
+        ("CUBLAS_STATUS_ALLOC_FAILED", True),
+        ("an illegal memory access was encountered", False),
+    ],
+)
+def test_libraries_that_have_no_room_are_understood(words, helps):
+    assert bool(cuda_device.room_mend(words)) == helps
 
 
 def test_a_missing_package_is_named(built, monkeypatch):
