@@ -132,3 +132,9 @@ def _mux_silence(output: av.container.OutputContainer, stream: av.AudioStream, s
     for part in av.AudioResampler(stream.format, stream.layout, stream.rate).resample(frame):
         output.mux(stream.encode(part))
     output.mux(stream.encode())
+
+
+# Frames of a clip, and when they are shown at 25 per second.
+COUNT = 50
+FRAMES = [numbered(index) for index in range(COUNT)]
+STEADY = [Fraction(index, 25) for index in range(COUNT)]
