@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from devil.assets import demo_request
-from devil.bundle import read_manifest
 from devil.command import check_threads, run_command
 from devil.errors import DevilError, OutputError, SentenceError, UsageError
 from devil.files import check_writable
@@ -16,7 +15,7 @@ from devil.prompt import checked_sentence
 from devil.runtime.answer import Answer, answers_document, save_document
 from devil.runtime.engines.choice import check_gpu_here
 from devil.runtime.options import GroundOptions
-from devil.runtime.reference_bundle import reference_bundle
+from devil.runtime.reference_bundle import config_of, reference_bundle
 from devil.video import VideoInfo, probe
 
 
@@ -127,8 +126,7 @@ def _check(options: GroundOptions, path: Path, sentences: list[str]) -> VideoInf
             raise OutputError(f"an output is the {what} itself", "name another file")
     if len({output.resolve() for output in outputs}) < len(outputs):
         raise OutputError(f"--output and --render both name {options.output}", "name two files")
-    if options.bundle:
-        options.limits.applied(read_manifest(options.bundle).config)
+    options.limits.applied(config_of(options.bundle))
     return info
 
 

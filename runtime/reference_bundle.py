@@ -8,8 +8,10 @@ from importlib import metadata
 from pathlib import Path
 
 from devil.assets import CHECKPOINT, reference_checkpoint
-from devil.bundle import open_bundle
+from devil.bundle import open_bundle, read_manifest
 from devil.cache import cache_folder, made_once
+from devil.config import DevilConfig
+from devil.config_json import load_config
 from devil.errors import BundleError, EngineError
 from devil.files import digest_of
 from devil.progress import Progress
@@ -38,6 +40,15 @@ def reference_bundle(progress: Progress) -> Path:
     version = metadata.version("devil-deploy")
     key = digest_of(path for path in reference_checkpoint().iterdir() if path.is_file())[:12]
     return made_once(cache_folder() / f"{CHECKPOINT}-{PRECISION}-{version}-{key}", _is_whole, export)
+
+
+def config_of(bundle: Path | None) -> DevilConfig:
+    """The config of a bundle; without one that of the shipped checkpoint, whose bundle need not be there yet.
+
+    Raises:
+        BundleError: no bundle.
+    """
+    return load_config(reference_checkpoint()) if bundle is None else read_manifest(bundle).config
 
 
 def _is_whole(folder: Path) -> bool:

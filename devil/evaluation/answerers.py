@@ -16,6 +16,7 @@ from devil.files import digest_of, sha256
 from devil.runtime.engines.choice import EngineName
 from devil.runtime.limits import NO_LIMITS, Limits
 from devil.tube import to_pixels
+from devil.video import VideoInfo
 
 Segment = tuple[int, int] | None
 
@@ -63,6 +64,9 @@ class Answerer(Protocol):
 class BundleAnswerer:
     """A bundle on the runtime, as `devil-ground` uses it. The last video stays encoded for its next sentence.
 
+    Args:
+        like: a file as most of those that it will be asked about, for the check of memory; a 16:9 video by default.
+
     Attributes:
         rst: of the last answer, float32 [hidden]; None where it names no object.
 
@@ -80,12 +84,12 @@ class BundleAnswerer:
         check_memory: bool = True,
         engine: EngineName = "auto",
         trust_engines: bool = False,
+        like: VideoInfo | None = None,
     ):
         from devil.runtime.pipeline import Grounder
 
-        self._grounder = Grounder.open(
-            folder, threads, limits, check_memory=check_memory, engine=engine, trust_engines=trust_engines
-        )
+        size, is_image = ((like.height, like.width), like.is_image) if like else (None, False)
+        self._grounder = Grounder.open(folder, threads, limits, size, is_image, check_memory, engine, trust_engines)
         manifest = self._grounder.bundle.manifest
         self.identity = {
             "model": manifest.model,

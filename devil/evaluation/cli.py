@@ -11,10 +11,9 @@ from typing import Annotated, Any
 
 import tyro
 
-from devil.bundle import read_manifest
 from devil.cache import cache_folder
 from devil.command import Count, File, Flag, Folder, Threads, check_threads, run_command
-from devil.errors import UsageError
+from devil.errors import UsageError, VideoError
 from devil.evaluation.answerers import Answerer, BundleAnswerer, ModelAnswerer
 from devil.evaluation.asking import ask_all, run_values
 from devil.evaluation.datasets import SYNTHETIC, Dataset, load_dataset
@@ -26,6 +25,8 @@ from devil.model.hub import local_folder
 from devil.progress import Progress, ProgressBars
 from devil.runtime.engines.choice import EngineName, check_gpu_here
 from devil.runtime.limits import Limits
+from devil.runtime.reference_bundle import config_of, reference_bundle
+from devil.video import VideoInfo, probe
 
 METRICS, REPORT = "metrics.json", "report.html"
 
@@ -79,7 +80,7 @@ def evaluate(options: EvalOptions) -> dict[str, Any]:
         dataset = load_dataset(
             options.dataset, options.root, options.annotations, options.control, cache_folder(), progress
         )
-        answerer = _answerer(options, progress)
+        answerer = _answerer(options, dataset, progress)
         run = run_values(answerer, dataset)
         folder = options.output or Path(_default_folder(answerer, dataset))
         asked = ask_all(dataset, answerer, SampleLog(folder, run, options.force), options.limit, progress)
@@ -112,25 +113,34 @@ def _check(options: EvalOptions) -> None:
         run_in(options.output)
     if options.model:
         local_folder(options.model)
-    elif options.bundle:
-        limits.applied(read_manifest(options.bundle).config)
+    else:
+        limits.applied(config_of(options.bundle))
 
 
 def _limits(options: EvalOptions) -> Limits:
     return Limits(options.max_frames, options.max_tokens, options.context)
 
 
-def _answerer(options: EvalOptions, progress: Progress) -> Answerer:
+def _answerer(options: EvalOptions, dataset: Dataset, progress: Progress) -> Answerer:
     if options.model:
         progress("loading the model", 0, 1)
         return ModelAnswerer(options.model)
-    from devil.runtime.reference_bundle import reference_bundle
-
     bundle = options.bundle or reference_bundle(progress)
     progress("opening the bundle", 0, 1)
+    check_memory, trust = not options.ignore_memory, options.trust_engines
     return BundleAnswerer(
-        bundle, options.threads, _limits(options), not options.ignore_memory, options.engine, options.trust_engines
+        bundle, options.threads, _limits(options), check_memory, options.engine, trust, _first(dataset)
     )
+
+
+def _first(dataset: Dataset) -> VideoInfo | None:
+    """The first file of a data set that can be read: the others are taken to be as large."""
+    for path in dict.fromkeys(case.path for case in dataset.cases):
+        try:
+            return probe(path)
+        except VideoError:
+            continue  # it is left out, with its reason, when it is asked about
+    return None
 
 
 def _default_folder(answerer: Answerer, dataset: Dataset) -> str:

@@ -12,7 +12,6 @@ from typing import Annotated, Any
 import tyro
 
 from devil.assets import demo_request
-from devil.bundle import read_manifest
 from devil.command import Count, File, Flag, Folder, Number, Threads, check_threads, run_command
 from devil.errors import OutputError, UsageError
 from devil.files import atomic_file, check_writable, write_text
@@ -26,7 +25,7 @@ from devil.runtime.profile.contender import Setup
 from devil.runtime.profile.measuring import measure
 from devil.runtime.profile.report import text
 from devil.runtime.profile.turns import Amount
-from devil.runtime.reference_bundle import reference_bundle
+from devil.runtime.reference_bundle import config_of, reference_bundle
 from devil.video import probe
 
 SCHEMA = 1
@@ -146,8 +145,8 @@ def _request(options: ProfileOptions) -> tuple[Path, str]:
         check_writable(path)
         if path.exists() and not options.force:
             raise OutputError(f"{path} exists", "add --force to overwrite it, or name another folder")
-    for bundle in options.bundles:
-        limits.applied(read_manifest(bundle).config)
+    for bundle in options.bundles or (None,):
+        limits.applied(config_of(bundle))
     if options.accuracy and max(1, len(options.bundles)) * len(options.engine) < 2:
         raise UsageError("--accuracy compares contenders and there is one", "name another bundle or --engine")
     return video, sentence

@@ -3,15 +3,21 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from devil.evaluation.answerers import BundleAnswerer, ModelAnswerer
-from devil.evaluation.cli import METRICS, REPORT, EvalOptions, evaluate, main
+from devil.evaluation.cli import METRICS, REPORT, EvalOptions, _answerer, evaluate, main
+from devil.evaluation.datasets import Dataset
 from devil.evaluation.samples import SAMPLES, read_samples
 from devil.metrics import METRICS as NAMES
 from devil.metrics import box_iou
+from devil.progress import no_progress
+from devil.runtime import pipeline
+from devil.video import probe
 
 
 @pytest.fixture(scope="module")
@@ -140,3 +146,21 @@ def test_a_checkpoint_without_pytorch_says_what_to_install(checkpoint, monkeypat
     args = ["--dataset", str(annotations), "--model", str(checkpoint), "--output", str(tmp_path / "run")]
     assert main(args) == 1
     assert "pip install 'devil-deploy[model]'" in capsys.readouterr().err
+
+
+def test_memory_is_planned_for_the_files_that_are_asked_about(bundle, records, tmp_path, monkeypatch):
+    """An image has one frame and all visual tokens; a file that cannot be read says nothing of the others."""
+    Image.new("RGB", (90, 160)).save(tmp_path / "one.png")
+    planned, planning = [], pipeline.check_fits
+
+    def check_fits(manifest, config, available, size, is_image):
+        planned.append((size, is_image))
+        planning(manifest, config, available, size, is_image)
+
+    monkeypatch.setattr(pipeline, "check_fits", check_fits)
+    for files in (["none.mp4", "one.png"], [records[0].path], ["none.mp4"]):
+        cases = tuple(replace(records[0], path=tmp_path / file) for file in files)
+        dataset = Dataset("made up", "0", cases, ())
+        _answerer(EvalOptions(bundle=bundle, threads=1), dataset, no_progress)
+    info = probe(records[0].path)
+    assert planned == [((160, 90), True), ((info.height, info.width), False), (None, False)]
