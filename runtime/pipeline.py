@@ -89,7 +89,7 @@ class Grounder:
                 if engine != "auto" or on_cpu:  # nothing comes after it
                     raise refused or error from None
                 _log.warning("%s is not used: %s", chosen.name, error)
-                refused = refused or error.with_traceback(None)  # the traceback would keep what was loaded
+                refused = refused or EngineError(error.message, error.mend)  # a traceback keeps what was loaded
         raise AssertionError("the CPU is always among the engines of auto")
 
     def encode(
