@@ -18,14 +18,11 @@ from devil.preprocess import detector_size, vision_size
 from devil.runtime.batches import BATCH_PATCHES
 from devil.runtime.packed_run import CACHE_STEP, CHUNK, SCORE_BYTES
 from devil.runtime.tubes import BATCH_PIXELS
+from devil.runtime.weight_memory import loaded_weights
 
 _ASPECT = (9, 16)  # of a video that nobody has looked at yet, height and width
 _BYTES: dict[Precision, int] = {"fp32": 4, "fp16": 2, "bf16": 2}
 
-# What ONNX Runtime's CPU provider keeps, per byte of a graph's files. Weights of half precision and below become
-# float32, or are packed anew, beside a first copy that is freed late: measured 1.0, 2.5, 2.5 and up to 2.6. Not
-# measured: fp8, a byte beside the float32 that it may become.
-_KEPT = {"fp32": 1.1, "fp16": 2.7, "bf16": 2.7, "int8": 2.8, "int4": 2.8, "mixed": 2.8, "fp8": 5.0}
 _LOADED_BEFORE = 200 << 20  # Python and its packages, the engine, the video decoder
 
 
@@ -58,9 +55,20 @@ def plan(
         size: (height, width) of the video in pixels; a 16:9 one of the detector's size by default.
         is_image: one frame, which takes the visual tokens of all of them.
     """
-    frames = 1 if is_image else config.frames
-    sketch = _Sketch(manifest, config, frames, size or _assumed_size(config))
-    return MemoryPlan(sketch.weights, sketch.cache, sketch.video, sketch.activations)
+    sketch = _sketch(manifest, config, size, is_image)
+    return MemoryPlan(sketch.weights, sketch.cache, sketch.video, sum(sketch.activations.values()))
+
+
+def activations(
+    manifest: Manifest, config: DevilConfig, size: tuple[int, int] | None = None, is_image: bool = False
+) -> dict[str, int]:
+    """Bytes that each graph takes while it runs, by its name. Arguments as for `plan`, which counts all of them
+    together, because every session keeps its arena."""
+    return _sketch(manifest, config, size, is_image).activations
+
+
+def _sketch(manifest: Manifest, config: DevilConfig, size: tuple[int, int] | None, is_image: bool) -> _Sketch:
+    return _Sketch(manifest, config, 1 if is_image else config.frames, size or _assumed_size(config))
 
 
 def check_fits(
@@ -145,10 +153,7 @@ class _Sketch:
 
     @property
     def weights(self) -> int:
-        return sum(round(self.manifest.graph_bytes(graph) * _KEPT[self._stored(graph)]) for graph in GRAPHS)
-
-    def _stored(self, graph: str) -> str:
-        return self.manifest.precision if graph == "language" else self.manifest.graph_precision(graph)
+        return loaded_weights(self.manifest)
 
     @cached_property
     def frame(self) -> tuple[int, int]:
@@ -184,15 +189,15 @@ class _Sketch:
         return self.frames * (2 * pixels + 4 * self.tokens * config.language.hidden + 4 * features)
 
     @property
-    def activations(self) -> int:
-        """Of all graphs: every session keeps its arena."""
-        return self._vision + self._language + self._backbone + self._grounder
+    def activations(self) -> dict[str, int]:
+        parts = (self._vision, self._language, self._backbone, self._grounder)
+        return dict(zip(GRAPHS, parts, strict=True))
 
     @property
     def _vision(self) -> int:
         vision, patches = self.config.vision, self.tokens * self.config.vision.merge**2
         batch = min(max(1, BATCH_PATCHES // patches), self.frames)
-        per_patch = 8 * vision.hidden + 2 * vision.mlp + 2 * vision.heads * patches
+        per_patch = 10 * vision.hidden + 3 * vision.mlp + 2 * vision.heads * patches
         return 4 * batch * patches * per_patch
 
     @property
@@ -209,10 +214,10 @@ class _Sketch:
 
     @property
     def _backbone(self) -> int:
-        """Its first stage, a sixteenth of the pixels, is the widest."""
+        """Its first stage, a sixteenth of the pixels, is the widest; the pixels themselves become floats too."""
         height, width = self.frame
         swin = self.config.detector.backbone
-        per_token = 12 * swin.embed + 3 * swin.heads[0] * swin.window**2
+        per_token = 16 * swin.embed + 4 * 3 * swin.patch**2 + 3 * swin.heads[0] * swin.window**2
         return 4 * self._batch * height * width // swin.patch**2 * per_token
 
     @property
