@@ -28,6 +28,7 @@ from quantised_detector import detector_rows
 
 from devil.bundle import open_bundle
 from devil.calibration.bundle import Part, write_calibrated
+from devil.calibration.forms import Form
 from devil.calibration.graph import GraphCalibration
 from devil.calibration.language.graph import bundle_weights
 from devil.calibration.options import CalibrateOptions
@@ -46,6 +47,7 @@ from devil.export.scheme import Scheme
 from devil.progress import no_progress
 
 _VISUAL = ("vision", "backbone", "grounder")
+_FORMS: tuple[Form, ...] = ("int8", "fp8")
 _NEAREST = "nearest-int4"
 
 
@@ -200,19 +202,20 @@ def rounded_to_nearest(source: Path, work: Path) -> Path:
 
 
 def rule_rows(bundle: Path, work: Path, options: Options) -> list[Row]:
-    """Each graph's error by rule, and with the layers of one more role in 8 bits."""
+    """Each graph's error by every range rule, and by the best of them with the layers of one more role in 8 bits."""
     recording = open_recording(settings(bundle, work, options), bundle, no_progress)
     rows = []
     for name in _VISUAL:
         graph = GraphCalibration(recording.bundle, name, recording.captures, recording.work, options.threads)
-        chosen = chosen_by_rule(graph.layers, "int8")
-        rule, errors = graph.best_rule(chosen)
-        rows += [figure(f"{name}, ranges by {other}, error", error, "of 1") for other, error in errors.items()]
-        for role in KEPT:
-            more = {layer: "int8" for layer in graph.layers if layer.role == role}
-            if more:
-                error = graph.error({**chosen, **more}, rule)
-                rows.append(figure(f"{name}, {len(more)} layers of role {role!r} too, error", error, "of 1"))
+        for form in _FORMS:
+            chosen = chosen_by_rule(graph.layers, form)
+            rule, errors = graph.best_rule(chosen)
+            rows += [figure(f"{name}, {form}, ranges by {other}, error", value, "") for other, value in errors.items()]
+            for role in KEPT:
+                more = {layer: form for layer in graph.layers if layer.role == role}
+                if more:
+                    error = graph.error({**chosen, **more}, rule)
+                    rows.append(figure(f"{name}, {form}, {len(more)} layers of role {role!r} too, error", error, ""))
     return rows
 
 

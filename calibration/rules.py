@@ -29,7 +29,7 @@ def chosen_by_rule(layers: list[Layer], form: Form) -> dict[Layer, Form]:
 def is_centred(graph: str) -> bool:
     """Whether activations on one side of zero are moved to the grid's middle.
 
-    In the vision encoder, whose error decides whether digits of the answers change. A subtraction in every run is too
-    much for the backbone and the grounder, whose rounding changes no answer and hardly a box.
+    In the vision encoder, whose error decides whether digits of the answers change. Backbone and grounder, whose
+    rounding changes none, are spared two more operations per layer.
     """
     return graph == "vision"
