@@ -8,7 +8,7 @@ much as all its integer kernels together, and those of the grounder's text side 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from devil.calibration.in_bytes import StoreInBytes, storable
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 KeptBits = Literal[8, 16]  # 16: as the bundle has them
 
-LARGEST_GROWTH = 1.25  # of the graph's error, by all that is stored in bytes
+LARGEST_GROWTH = 1.5  # of the graph's error, by all that is stored in bytes
 _OTHER = "other"  # products with constants that are no layers of their own, and attention's tables
 
 
@@ -33,18 +33,21 @@ class Kept:
         error: of it (see `graph_error`).
         roles: of the layers whose weights are in bytes.
         tried: the error with the weights of a role in bytes too, of those that are not.
+        stored: how many weights are in bytes.
     """
 
     model: ir.Model
     error: float
     roles: tuple[str, ...] = ()
-    tried: Mapping[str, float] | None = None
+    tried: Mapping[str, float] = field(default_factory=dict)
+    stored: int = 0
 
     def record(self) -> dict[str, object]:
         """What the manifest says of it."""
         return {
             "bytes": list(self.roles),
-            "floats": {role: round(error, 6) for role, error in (self.tried or {}).items()},
+            "stored": self.stored,
+            "floats": {role: round(error, 6) for role, error in self.tried.items()},
         }
 
 
@@ -59,16 +62,16 @@ def store_kept(graph: GraphCalibration, model: ir.Model, error: float) -> Kept:
     kept, tried = Kept(model, error), {}
     groups = _by_role(graph, model)
     names: list[str] = []
-    for role in sorted(groups, key=lambda role: -_bytes(model, groups[role])):
+    for role in sorted(groups, key=lambda role: -_count(model, groups[role])):
         smaller = model.clone()
         StoreInBytes([*names, *groups[role]])(smaller)
         found = graph.error_of(smaller)
         if found <= LARGEST_GROWTH * error:
             names += groups[role]
-            kept = Kept(smaller, found, (*kept.roles, role))
+            kept = Kept(smaller, found, (*kept.roles, role), stored=_count(model, names))
         else:
             tried[role] = found
-    return Kept(kept.model, kept.error, kept.roles, tried)
+    return replace(kept, tried=tried)
 
 
 def _by_role(graph: GraphCalibration, model: ir.Model) -> dict[str, list[str]]:
@@ -79,5 +82,5 @@ def _by_role(graph: GraphCalibration, model: ir.Model) -> dict[str, list[str]]:
     return groups
 
 
-def _bytes(model: ir.Model, names: list[str]) -> int:
-    return sum(model.graph.initializers[name].const_value.nbytes for name in names)
+def _count(model: ir.Model, names: list[str]) -> int:
+    return sum(model.graph.initializers[name].const_value.size for name in names)

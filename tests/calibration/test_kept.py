@@ -1,6 +1,7 @@
 """Weights that stay floats to the engine and are bytes in the file."""
 
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -8,12 +9,16 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from devil.bundle import open_bundle
 from devil.calibration.in_bytes import OP_TYPE, StoreInBytes, bytes_and_scales, storable
 from devil.calibration.kept import LARGEST_GROWTH
 from devil.calibration.parts import quantised_part
 from devil.calibration.rules import chosen_by_rule
 from devil.calibration.sessions import open_session
 from devil.errors import CalibrationError
+from devil.export.tensorrt.build import build_engines
+from devil.export.tensorrt.options import EngineOptions
+from devil.export.tensorrt.target import choose
 from tests.calibration.graphs import Build
 
 SHAPES = {"patches": [1, 3, 32, 32], "x": [64, 48]}
@@ -106,9 +111,11 @@ def test_kept_weights_are_bytes_within_the_graphs_error(graphs, parts):
     chosen = chosen_by_rule(graph.layers, "int8")
     floats = quantised_part(graph, chosen, "mse", {}, "by rule", 16)
     stored = parts["grounder"]
-    assert floats.record["kept_weights"] == {"bytes": [], "floats": {}}
+    assert floats.record["kept_weights"] == {"bytes": [], "stored": 0, "floats": {}}
     assert {"text", "offsets"} <= set(stored.record["kept_weights"]["bytes"])
     assert stored.error <= LARGEST_GROWTH * floats.error
+    in_bytes = [value for value in stored.model.graph.initializers.values() if value.dtype == ir.DataType.UINT8]
+    assert stored.record["kept_weights"]["stored"] == sum(value.const_value.nbytes for value in in_bytes) > 0
     sizes = [
         sum(value.const_value.nbytes for value in part.model.graph.initializers.values()) for part in (stored, floats)
     ]
@@ -120,5 +127,18 @@ def test_weights_stay_floats_where_that_shows(graphs, monkeypatch):
     graph = graphs["vision"]
     record = quantised_part(graph, chosen_by_rule(graph.layers, "int8"), "mse", {}, "by rule").record["kept_weights"]
     assert record["bytes"] == []
-    assert set(record["floats"]) == {"last"}  # the first layer of this small model has too few weights to gain
+    assert set(record["floats"]) == {"first"}  # the last layers of this small model have too few weights to gain
     assert all(error > 0 for error in record["floats"].values())
+
+
+@pytest.mark.tensorrt
+def test_tensorrt_builds_a_graph_with_weights_in_bytes(calibrated, tmp_path):
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
+    shutil.copytree(calibrated, tmp_path / "int8")
+    bundle = open_bundle(tmp_path / "int8")
+    stored = [node for node in ir.load(bundle.path("grounder")).graph if node.op_type == OP_TYPE]
+    options = EngineOptions(backend="tensorrt-rtx", target=("sm89",), graphs=("grounder",))
+    (engine,) = build_engines(bundle, options, choose(options)).engines
+    layers = engine.engine.built["layers"]
+    assert layers["CAST"] >= len(stored) > 4  # the parser expands the function; the builder folds it
+    assert layers["DEQUANTIZE"] == 2 * layers["QUANTIZE"]  # no other weight is one for integer kernels
