@@ -17,6 +17,7 @@ from devil.bundle import Bundle
 from devil.engine_key import EngineKey, Host, refusals
 from devil.engine_sidecar import StoredEngine, read_sidecar
 from devil.errors import EngineError, OutputError
+from devil.file_lock import exclusive
 from devil.files import sha256
 
 TIMING_CACHES = "timing"  # folder of TensorRT's timing caches inside the store
@@ -177,7 +178,7 @@ class EngineStore:
         except OSError as error:  # another user's bundle
             mend = "copy the bundle to where you may write"
             raise OutputError(f"cannot write {lock} ({os.strerror(error.errno)})", mend) from error
-        with file, _exclusive(file, on_wait):
+        with file, exclusive(file, on_wait):
             yield
 
     def _prune(self, graph: str) -> None:
@@ -186,19 +187,3 @@ class EngineStore:
             if engine.key.graph == graph and engine.key.graph_hash != current:
                 for path in self.folder.glob(f"{engine.key.stem}.*"):  # the runtime keeps compiled kernels there too
                     path.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _exclusive(file: Any, on_wait: Callable[[], None]) -> Iterator[None]:
-    """Holds an exclusive lock on an open file."""
-    try:
-        import fcntl
-    except ImportError:  # Windows: files still appear whole, and of two builders the last one wins
-        yield
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        on_wait()
-        fcntl.flock(file, fcntl.LOCK_EX)
-    yield

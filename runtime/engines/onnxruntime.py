@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from devil import plugins
-from devil.contract import GraphSpec, Precision, TensorSpec
+from devil.contract import GraphSpec, Precision
 from devil.errors import EngineError, MissingPackageError
 from devil.runtime.engines.base import Arrays, Feeds, checked_feeds
+from devil.runtime.engines.onnxruntime_form import check_contract
 
 if TYPE_CHECKING:
     import onnxruntime
 
 CPU = "CPUExecutionProvider"
-_ONNX_NAMES = {"float32": "float"}  # where they differ from NumPy's
 _SILENT = 4  # log severity: failures come back as exceptions, which become one line
 
 
@@ -179,27 +179,3 @@ def explained(what: str, mend: str = "") -> Iterator[None]:
     except _failures() as error:
         reason = " ".join(str(error).split(":", 3)[-1].split())
         raise EngineError(f"{what} ({reason})", mend) from error
-
-
-def check_contract(session: onnxruntime.InferenceSession, spec: GraphSpec, precision: Precision, path: Path) -> None:
-    """The file's inputs and outputs are the contract's in name, type and fixed sizes."""
-    differing = set()
-    for found, expected in ((session.get_inputs(), spec.inputs), (session.get_outputs(), spec.outputs)):
-        nodes, tensors = {node.name: node for node in found}, {tensor.name: tensor for tensor in expected}
-        differing |= nodes.keys() ^ tensors.keys()
-        differing |= {
-            name for name in nodes.keys() & tensors.keys() if not _follows(nodes[name], tensors[name], precision)
-        }
-    if differing:
-        raise EngineError(
-            f"{path} is not the {precision} graph {spec.name!r} of this model: {', '.join(sorted(differing))} differ",
-            "export the bundle again",
-        )
-
-
-def _follows(node: onnxruntime.NodeArg, tensor: TensorSpec, precision: Precision) -> bool:
-    dtype = tensor.numpy_dtype(precision)
-    if node.type != f"tensor({_ONNX_NAMES.get(dtype, dtype)})" or len(node.shape) != len(tensor.shape):
-        return False
-    # A graph may fix a size that the contract leaves open, never the other way round.
-    return all(isinstance(size, str) or size == has for size, has in zip(tensor.shape, node.shape, strict=True))

@@ -21,10 +21,10 @@ from devil.runtime.engines.onnxruntime import (
     CPU,
     OnnxRuntimeEngine,
     OnnxRuntimeRunner,
-    check_contract,
     explained,
     import_onnxruntime,
 )
+from devil.runtime.engines.onnxruntime_form import check_contract
 
 if TYPE_CHECKING:
     import onnxruntime
