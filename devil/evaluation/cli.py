@@ -72,6 +72,10 @@ class EvalOptions:
     debug: Flag = False
     """Show tracebacks."""
 
+    @property
+    def limits(self) -> Limits:
+        return Limits(self.max_frames, self.max_tokens, self.context)
+
 
 def evaluate(options: EvalOptions) -> dict[str, Any]:
     """Does what `devil-eval` does; the figures as JSON values (docs/evaluation.md)."""
@@ -106,19 +110,14 @@ def _check(options: EvalOptions) -> None:
     if options.model and (options.max_frames, options.max_tokens, options.context) != (None, None, None):
         raise UsageError("a checkpoint takes no limits", "leave out --max-frames, --max-tokens and --context")
     check_threads(options.threads)
-    limits = _limits(options)
-    limits.check()
+    options.limits.check()
     check_gpu_here(options.engine)
     if options.output:
         run_in(options.output)
     if options.model:
         local_folder(options.model)
     else:
-        limits.applied(config_of(options.bundle))
-
-
-def _limits(options: EvalOptions) -> Limits:
-    return Limits(options.max_frames, options.max_tokens, options.context)
+        options.limits.applied(config_of(options.bundle))
 
 
 def _answerer(options: EvalOptions, dataset: Dataset, progress: Progress) -> Answerer:
@@ -128,9 +127,7 @@ def _answerer(options: EvalOptions, dataset: Dataset, progress: Progress) -> Ans
     bundle = options.bundle or reference_bundle(progress)
     progress("opening the bundle", 0, 1)
     check_memory, trust = not options.ignore_memory, options.trust_engines
-    return BundleAnswerer(
-        bundle, options.threads, _limits(options), check_memory, options.engine, trust, _first(dataset)
-    )
+    return BundleAnswerer(bundle, options.threads, options.limits, check_memory, options.engine, trust, _first(dataset))
 
 
 def _first(dataset: Dataset) -> VideoInfo | None:

@@ -85,6 +85,10 @@ class ProfileOptions:
     debug: Flag = False
     """Show tracebacks."""
 
+    @property
+    def limits(self) -> Limits:
+        return Limits(self.max_frames, self.max_tokens, self.context)
+
 
 def profile(options: ProfileOptions) -> dict[str, Any]:
     """Does what `devil-profile` does; the profile as JSON values (docs/profiling.md)."""
@@ -111,7 +115,7 @@ def name_contenders(bundles: tuple[Path, ...], options: ProfileOptions) -> dict[
         UsageError: one is named twice.
     """
     setups = [
-        Setup(bundle, engine, options.threads, _limits(options), not options.ignore_memory, options.trust_engines)
+        Setup(bundle, engine, options.threads, options.limits, not options.ignore_memory, options.trust_engines)
         for bundle, engine in itertools.product(bundles, options.engine)
     ]
     if len(set(setups)) < len(setups):
@@ -128,8 +132,7 @@ def name_contenders(bundles: tuple[Path, ...], options: ProfileOptions) -> dict[
 
 def _request(options: ProfileOptions) -> tuple[Path, str]:
     """Fails before the long work, not after it."""
-    limits = _limits(options)
-    limits.check()
+    options.limits.check()
     check_threads(options.threads)
     driver = read_driver_apart()  # not here: the processes that measure start from this one
     for engine in options.engine:
@@ -146,14 +149,10 @@ def _request(options: ProfileOptions) -> tuple[Path, str]:
         if path.exists() and not options.force:
             raise OutputError(f"{path} exists", "add --force to overwrite it, or name another folder")
     for bundle in options.bundles or (None,):
-        limits.applied(config_of(bundle))
+        options.limits.applied(config_of(bundle))
     if options.accuracy and max(1, len(options.bundles)) * len(options.engine) < 2:
         raise UsageError("--accuracy compares contenders and there is one", "name another bundle or --engine")
     return video, sentence
-
-
-def _limits(options: ProfileOptions) -> Limits:
-    return Limits(options.max_frames, options.max_tokens, options.context)
 
 
 def _amount(options: ProfileOptions) -> Amount:
