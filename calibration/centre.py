@@ -39,11 +39,12 @@ class CentreActivations(InPlacePass):
         self.chosen, self.ranges, self.weights = chosen, dict(ranges), weights
 
     def call(self, model: ir.Model) -> PassResult:
-        nodes = {node.name: node for node in model.graph}
+        chosen = {layer.name: (layer, form) for layer, form in self.chosen.items()}
         centred: dict[str, ir.Value] = {}
-        for layer, form in self.chosen.items():
-            node, its = nodes[layer.name], self.ranges.get(layer.input)
-            if node.op_type != "MatMul" or its is None or not its.centre:
+        for node in [node for node in model.graph if node.op_type == "MatMul" and node.name in chosen]:
+            layer, form = chosen[node.name]
+            its = self.ranges.get(layer.input)
+            if its is None or not its.centre:
                 continue
             value, weight = node.inputs[0], node.inputs[1]
             centre = np.asarray(its.centre, value.dtype.numpy())

@@ -122,3 +122,13 @@ def test_fp16_is_centred_in_fp16(tmp_path):
     (ours,) = run(found, tmp_path, x=2 * X)
     expected = with_zero_point(2 * X, model, 0).numpy()
     assert np.abs(ours - expected).max() < 0.01 * np.abs(expected).max()
+
+
+def test_the_order_of_the_choice_changes_nothing():
+    model, made = behind_gelu(8, 4), []
+    layers = find_layers(model)
+    for chosen in (layers, layers[::-1]):
+        found = model.clone()
+        InsertQDQ(dict.fromkeys(chosen, "int8"), {"gelu_out": CENTRED})(found)
+        made.append(ir.to_proto(found).SerializeToString(deterministic=True))
+    assert made[0] == made[1]
