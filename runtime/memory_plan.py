@@ -195,9 +195,10 @@ class _Sketch:
 
     @property
     def _vision(self) -> int:
+        """Scores of attention, for the most part; the pixels become floats too."""
         vision, patches = self.config.vision, self.tokens * self.config.vision.merge**2
         batch = min(max(1, BATCH_PATCHES // patches), self.frames)
-        per_patch = 10 * vision.hidden + 3 * vision.mlp + 2 * vision.heads * patches
+        per_patch = 2 * 3 * vision.patch**2 + 10 * vision.hidden + 3 * vision.mlp + 2 * vision.heads * patches
         return 4 * batch * patches * per_patch
 
     @property
