@@ -18,7 +18,7 @@ from devil.calibration.captures import (
 from devil.calibration.options import CalibrateOptions
 from devil.calibration.recording import Recorder, RecordingEngine
 from devil.contract import GRAPHS
-from devil.errors import CalibrationError, SentenceError, VideoError
+from devil.errors import CalibrationError, OutputError, SentenceError, VideoError
 from devil.files import check_room, sha256
 from devil.progress import Progress
 from devil.runtime.answer import Answer
@@ -52,7 +52,7 @@ def record(
     captures = begin(folder, about_recording(bundle, clips, options))
     missing = [number for number in range(len(clips)) if number not in captures.clips]
     if missing:
-        check_room(folder / "clip", len(missing) * _allowance(options, clips))
+        _check_room(folder, len(missing) * _allowance(options, clips))
         opened = open_bundle(bundle)
         recorder = Recorder(math.ceil(opened.config.frames / options.frames_per_clip))
         grounder = Grounder(opened, RecordingEngine(OnnxRuntimeEngine(threads=options.threads), recorder))
@@ -70,6 +70,14 @@ def record(
     captures = Captures(folder)
     check_recorded(captures, problems, options)
     return captures
+
+
+def _check_room(folder: Path, needed: int) -> None:
+    try:
+        check_room(folder / "clip", needed)
+    except OutputError as error:
+        mend = "free some space, lower --capture-mb, or name a --work folder on another disk"
+        raise OutputError(error.message, mend) from None
 
 
 def about_recording(bundle: Path, clips: Sequence[CalibrationClip], options: CalibrateOptions) -> dict:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from devil.calibration.verdict.judge import Judge
 
 _NEEDED = ("torch", "onnx", "onnx_ir", "onnxruntime")
-_TRIES = (1.0, 0.5, 0.25)  # of the limits, with mixed precision, until the judgement is in favour
+_TRIES = 3  # with mixed precision, each with lower limits, until the judgement is in favour
 
 
 class RefusedError(CalibrationError):
@@ -115,15 +115,18 @@ def _judged(
     from devil.calibration.verdict.judge import Judge
 
     questions = questions_for(recording, options, progress)
-    for tightness in _TRIES if options.precision == "mixed" else _TRIES[:1]:
+    tightness = 1.0
+    for _ in range(_TRIES if options.precision == "mixed" else 1):
         parts = build_parts(recording, options, limits(budget, tightness), progress)
         progress("writing", 0, 1)
         result = recording.work / "result" / output.name
         write_calibrated(recording.bundle, result, options.precision, parts.graphs)
         judge = Judge(source, questions, recording.captures, budget, recording.work, options.threads, progress)
         verdict = judge.judge(result, beside, options.accept, look_further=False)
-        if not budget.broken(verdict.candidates[verdict.result].losses):
+        losses = verdict.candidates[verdict.result].losses
+        if not budget.broken(losses):
             break  # fewer lowered layers would make nothing faster
+        tightness /= max(2.0, budget.excess(losses))
     if not verdict.passed:
         verdict = judge.judge(result, beside, options.accept)
     return verdict, parts, judge

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,7 +49,7 @@ def calibration_clips(options: CalibrateOptions, progress: Progress) -> ClipChoi
     Raises:
         UsageError: videos without sentences, or sources that exclude each other.
         AnnotationError, SentenceError: a file of sentences cannot be read.
-        CalibrationError: no clip can be used.
+        CalibrationError: no clip can be used, or of the user's own none would be left.
     """
     check_sources(options)
     if options.videos:
@@ -58,9 +58,17 @@ def calibration_clips(options: CalibrateOptions, progress: Progress) -> ClipChoi
         path = options.annotations or synthetic_split("calibration", options.clips, cache_folder(), progress)
         clips, problems = _annotated(path)
     own = options.videos or options.annotations
-    count = min(options.clips, max(1, len(clips) * 3 // 4)) if own else options.clips
-    chosen = _diverse(clips, count, problems, progress)
-    return ClipChoice(chosen, [clip for clip in clips if clip not in chosen], problems)
+    looks, broken = _looks(clips, options.clips, progress)
+    problems += broken.values()
+    if not looks:
+        raise CalibrationError(
+            f"no clip can be decoded ({problems[0] if problems else 'none was named'})", "name other videos"
+        )
+    chosen = _diverse(looks, min(options.clips, max(1, len(looks) * 3 // 4)) if own else options.clips)
+    others = [clip for clip in clips if clip not in chosen and clip not in broken]
+    if own and not others:
+        raise CalibrationError("no clip is left to judge the result on", "name at least two clips that decode")
+    return ClipChoice(chosen, others, problems)
 
 
 def _annotated(path: Path) -> tuple[list[CalibrationClip], list[str]]:
@@ -80,13 +88,15 @@ def _segment(record: Record) -> tuple[int, int] | None:
     return segment_of(record, probe(record.path))
 
 
-def _files(paths: Iterable[Path]) -> list[Path]:
+def _files(paths: Sequence[Path]) -> list[Path]:
     """Files as named; of folders all files in them, by name."""
     found: list[Path] = []
     for path in paths:
         if not path.exists():
             raise VideoError(f"{path} does not exist", "name a video or a folder of videos")
         found += sorted(entry for entry in path.rglob("*") if entry.is_file()) if path.is_dir() else [path]
+    if not found:
+        raise VideoError(f"there is no file in {', '.join(map(str, paths))}", "name videos, or folders of them")
     return list(dict.fromkeys(found))
 
 
@@ -107,35 +117,36 @@ def _asked(files: Sequence[Path], path: Path) -> tuple[list[CalibrationClip], li
     return clips, []
 
 
-def _diverse(
-    clips: Sequence[CalibrationClip], count: int, problems: list[str], progress: Progress
-) -> list[CalibrationClip]:
-    """At most `count` clips: each next one is the one least like those before it (farthest-point sampling).
+def _looks(
+    clips: Sequence[CalibrationClip], count: int, progress: Progress
+) -> tuple[dict[CalibrationClip, np.ndarray], dict[CalibrationClip, str]]:
+    """What clips look like, and what is wrong with those that cannot be decoded.
 
-    Of very many clips, so many spread evenly are looked at. What cannot be decoded goes to `problems`.
+    Args:
+        count: how many are wanted. Of very many clips only a few times as many are looked at, spread evenly.
     """
     pool = [clips[index] for index in np.unique(np.linspace(0, len(clips) - 1, _POOL * count).astype(int))]
-    usable, looks = [], []
+    looks, broken = {}, {}
     for index, clip in enumerate(pool):
         progress("looking at clips", index, len(pool))
         try:
-            looks.append(_look(clip))
-            usable.append(clip)
+            looks[clip] = _look(clip)
         except VideoError as error:
-            problems.append(str(error))
+            broken[clip] = str(error)
     progress("looking at clips", len(pool), len(pool))
-    if not usable:
-        raise CalibrationError(
-            f"no clip can be decoded ({problems[0] if problems else 'none was named'})", "name other videos"
-        )
-    seen = np.array(looks)
+    return looks, broken
+
+
+def _diverse(looks: Mapping[CalibrationClip, np.ndarray], count: int) -> list[CalibrationClip]:
+    """At most `count` clips: each next one is the one least like those before it (farthest-point sampling)."""
+    clips, seen = list(looks), np.array(list(looks.values()))
     chosen = [int(np.argmax(np.linalg.norm(seen - seen.mean(0), axis=1)))]
     distance = np.linalg.norm(seen - seen[chosen[0]], axis=1)
-    while len(chosen) < min(count, len(usable)):
+    while len(chosen) < min(count, len(clips)):
         distance[chosen] = -1
         chosen.append(int(np.argmax(distance)))
         distance = np.minimum(distance, np.linalg.norm(seen - seen[chosen[-1]], axis=1))
-    return [usable[index] for index in chosen]
+    return [clips[index] for index in chosen]
 
 
 def _look(clip: CalibrationClip) -> np.ndarray:

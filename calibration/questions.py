@@ -8,22 +8,15 @@ from devil.cache import cache_folder
 from devil.calibration.options import CalibrateOptions
 from devil.calibration.starting import Recording
 from devil.calibration.verdict.judge import Questions
-from devil.errors import CalibrationError
 from devil.evaluation.datasets import SYNTHETIC, load_dataset
 from devil.progress import Progress
 
 
 def questions_for(recording: Recording, options: CalibrateOptions, progress: Progress) -> Questions:
-    """The held-out synthetic clips; of the user's own clips those that were not recorded.
-
-    Raises:
-        CalibrationError: there are none.
-    """
+    """The held-out synthetic clips; of the user's own clips those that were not recorded."""
     limit = options.judge_clips
     if not options.videos and not options.annotations:
         return Questions(load_dataset(SYNTHETIC, None, None, False, cache_folder(), progress), limit)
-    if not recording.others:
-        raise CalibrationError("no clip is left to judge the result on", "name at least two clips that decode")
     if options.videos:
         return Questions.untold(list(recording.others), limit)
     dataset = load_dataset(str(options.annotations), None, None, False, cache_folder(), progress)

@@ -28,7 +28,7 @@ from devil.progress import Progress, no_progress
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-_VERSION = 3  # of what is chosen and kept how
+VERSION = 3  # of what is chosen and kept how
 
 
 def bundle_weights(bundle: Bundle) -> Read:
@@ -76,7 +76,7 @@ def choose_integers(
     """
     config = bundle.config.language
     passes = language_passes(captures, config.vocab)
-    about = [_VERSION, SEARCH, bundle.graph_hash("language"), captures.about, captures.clips, asdict(scheme)]
+    about = [VERSION, SEARCH, bundle.graph_hash("language"), captures.about, captures.clips, asdict(scheme)]
     key = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
     folder = work / f"language-{key}"  # another choice never takes up this one's layers
     return calibrate_language(bundle_weights(bundle), config, passes, recipe(bundle, scheme), folder, progress)

@@ -13,7 +13,7 @@ from devil.bundle import Bundle
 from devil.calibration.forms import Form
 from devil.calibration.graph import GraphCalibration
 from devil.calibration.language.calibrate import SEARCH
-from devil.calibration.language.graph import bundle_weights, language_passes
+from devil.calibration.language.graph import VERSION, bundle_weights, language_passes
 from devil.calibration.language.stored import CalibratedWeights
 from devil.calibration.layers import Layer
 from devil.calibration.ranges import Rule
@@ -151,7 +151,7 @@ class MixedPrecision:
         task = LanguageTask(
             config, bundle_weights(self._bundle), calibrated, scheme, passes, tested.answer_count
         )  # fmt: skip
-        log = self._log("language", {"search": SEARCH, "scheme": asdict(scheme)})
+        log = self._log("language", {"search": SEARCH, "chosen": VERSION, "scheme": asdict(scheme)})
 
         def measure(chosen: Sequence[str]) -> Losses:
             return log.losses(" ".join(sorted(chosen)), lambda: task.losses(chosen))

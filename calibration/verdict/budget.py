@@ -59,6 +59,20 @@ class Budget:
                 phrases.append(f"{_WORDS[name].format(value)} (budget {limit:g})")
         return phrases
 
+    def excess(self, losses: Mapping[str, float]) -> float:
+        """The largest loss as a multiple of its limit; infinite where one is no number, or nothing may be lost.
+
+        Args:
+            losses: as for `broken`.
+        """
+        shares = [0.0]
+        for name, limit in asdict(self).items():
+            if limit is None or name not in losses:
+                continue
+            lost, most = (1 - losses[name], 1 - limit) if name in ("rst", "box") else (losses[name], limit)
+            shares.append(lost / most if most > 0 and math.isfinite(lost) else math.inf if not lost <= most else 0.0)
+        return max(shares)
+
 
 _WORDS = {
     "viou": "{:.2f} points of m_vIoU lost",

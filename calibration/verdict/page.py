@@ -24,12 +24,12 @@ _STYLE = f"""
 body {{ font: 15px/1.45 system-ui, sans-serif; color: #1c1c1e; background: #fff; max-width: 88rem; margin: 2rem auto;
   padding: 0 1rem; }}
 h1 {{ font-size: 1.5rem; margin: 0; }} h2 {{ font-size: 1.15rem; margin: 2.2rem 0 .6rem; }}
-.quiet {{ color: #6b6b70; }} .good {{ color: #1d7a35; }} .bad {{ color: #b3261e; }}
+.quiet {{ color: #6b6b70; }} .small {{ font-size: .8rem; }} .good {{ color: #1d7a35; }} .bad {{ color: #b3261e; }}
 .verdict {{ font-size: 1.1rem; margin: .8rem 0; }}
 table {{ border-collapse: collapse; display: block; overflow-x: auto; font-size: .87rem; }}
 th, td {{ padding: .25rem .6rem; text-align: right; border-bottom: 1px solid #e3e3e6; white-space: nowrap;
   font-variant-numeric: tabular-nums; }}
-th:first-child, td:first-child {{ text-align: left; padding-left: 0; }}
+td {{ vertical-align: top; }} th:first-child, td:first-child {{ text-align: left; padding-left: 0; }}
 figure {{ margin: 0 0 1.6rem; }} figure img, svg {{ display: block; max-width: 100%; height: auto; }}
 figcaption {{ margin-bottom: .3rem; }} q {{ font-weight: 600; }}
 i {{ font-style: normal; }} .true {{ color: {TRUE}; }} .told {{ color: #b96d00; }}
@@ -80,10 +80,10 @@ def _judgement(verdict: Verdict) -> str:
 
 
 def _candidates(verdict: Verdict) -> str:
-    head = ("", "MB", "ms per clip", "m_tIoU", "m_vIoU", "change of m_vIoU", "same text", "RST cosine", "box IoU")
+    head = ("", "MB", "ms per clip", "m_tIoU", "m_vIoU", "change, points", "same text", "RST cosine", "box IoU")
     rows = []
     for candidate in verdict.candidates.values():
-        agreements = candidate.agreements
+        agreements, is_original = candidate.agreements, candidate.name == verdict.original
         rows.append(
             (
                 candidate.name,
@@ -91,10 +91,16 @@ def _candidates(verdict: Verdict) -> str:
                 f"{1000 * candidate.latency.total:.0f}",
                 _figure(candidate.scores["m_tIoU"]),
                 _figure(candidate.scores["m_vIoU"]),
-                "–" if candidate.name == verdict.original else _figure(candidate.changes["m_vIoU"], sign=True),
-                _figure(agreements["same_text"]),
-                _figure(agreements["rst_cosine"], 4),
-                _figure(agreements["box_iou"]),
+                *(
+                    ("–",) * 4
+                    if is_original
+                    else (
+                        _figure(candidate.changes["m_vIoU"], 2, 100, sign=True),
+                        _figure(agreements["same_text"]),
+                        _figure(agreements["rst_cosine"], 4),
+                        _figure(agreements["box_iou"]),
+                    )
+                ),
             )
         )
     return _table(head, rows)
@@ -171,15 +177,23 @@ def _both(overlap: float, old: Asked, new: Asked) -> str:
     return f"<figure><figcaption>{caption}</figcaption>{''.join(rows)}</figure>"
 
 
-def _figure(figure: Figure, digits: int = 3, sign: bool = False) -> str:
+def _figure(figure: Figure, digits: int = 3, times: float = 1, sign: bool = False) -> str:
+    """The value, and on a line of its own the interval."""
     if figure.value is None:
         return "–"
     mark = "+" if sign else ""
-    value, low, high = (format(number, f"{mark}.{digits}f") for number in (figure.value, figure.low, figure.high))
-    return f"{value} [{low}, {high}]"
+    numbers = (times * number for number in (figure.value, figure.low, figure.high))
+    value, low, high = (format(number, f"{mark}.{digits}f") for number in numbers)
+    return f"{value}\n[{low}, {high}]"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     header = "".join(f"<th>{escape(name)}</th>" for name in head)
-    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    body = "".join("<tr>" + "".join(f"<td>{_cell(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     return f"<table><thead><tr>{header}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _cell(words: str) -> str:
+    """Its first line, and further ones small below it."""
+    first, *more = words.split("\n")
+    return escape(first) + "".join(f'<div class="quiet small">{escape(line)}</div>' for line in more)

@@ -46,7 +46,10 @@ def scatter(points: Sequence[Point], across: str, upwards: str, limit: float | N
     parts = [f'<rect x="{_LEFT}" y="{_TOP}" width="{_WIDTH}" height="{_HEIGHT}" fill="none" stroke="{LINE}"/>']
     for value in ticks(low, high):
         _, y = place(0, value)
-        parts += [line(_LEFT, y, _LEFT + _WIDTH, y), text(_LEFT - 8, y + 4, f"{value:+.3g}", "end", QUIET)]
+        parts += [
+            line(_LEFT, y, _LEFT + _WIDTH, y),
+            text(_LEFT - 8, y + 4, f"{value:+.3g}" if value else "0", "end", QUIET),
+        ]
     for value in ticks(0, most):
         parts.append(text(place(value, 0)[0], _TOP + _HEIGHT + 18, f"{value:g}", "middle", QUIET))
     if limit is not None:

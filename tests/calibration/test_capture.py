@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from devil.calibration.captures import CalibrationClip, CapturedAnswer, Captures
 from devil.calibration.clips import calibration_clips
 from devil.calibration.starting import open_recording
 from devil.contract import contract
-from devil.errors import CalibrationError, SentenceError, UsageError
+from devil.errors import CalibrationError, DevilError, OutputError, SentenceError, UsageError
 from devil.progress import no_progress
 from devil.runtime.engines.onnxruntime import OnnxRuntimeEngine
 
@@ -67,9 +68,12 @@ def test_a_stopped_recording_goes_on(bundle, alone):
 
 def test_a_clip_that_was_replaced_is_recorded_anew(bundle, alone, clips, tmp_path):
     """It has the same name, and may be all that changed."""
-    first, second = sorted((clips.parent / "clips").glob("*.mp4"), key=lambda path: path.stat().st_size)[::3]
+    first, other, _, second = sorted((clips.parent / "clips").glob("*.mp4"), key=lambda path: path.stat().st_size)
     (tmp_path / "asked.txt").write_text("the red circle")
-    options = alone(annotations=None, videos=(tmp_path / "clip.mp4",), sentences=tmp_path / "asked.txt")
+    videos = tuple(tmp_path / f"{name}.mp4" for name in ("clip", "one", "two"))
+    for path in videos[1:]:  # alike, so that the other one is recorded
+        shutil.copy(other, path)
+    options = alone(annotations=None, videos=videos, sentences=tmp_path / "asked.txt", clips=1)
     works = []
     for source in (first, second):
         shutil.copy(source, tmp_path / "clip.mp4")
@@ -108,7 +112,8 @@ def test_answers_without_a_box_are_refused_where_the_detector_is_calibrated(tmp_
 
 def test_clips_that_cannot_be_used_are_told_and_the_others_are_used(bundle, alone, clips, tmp_path):
     good = next((clips.parent / "clips").glob("*.mp4"))
-    shutil.copy(good, tmp_path / "good.mp4")
+    for name in ("good", "other"):
+        shutil.copy(good, tmp_path / f"{name}.mp4")
     (tmp_path / "broken.mp4").write_bytes(b"no video")
     (tmp_path / "asked.txt").write_text("the red circle\nnone.mp4\tnot asked of these\n")
     options = alone(annotations=None, videos=(tmp_path,), sentences=tmp_path / "asked.txt")
@@ -117,6 +122,26 @@ def test_clips_that_cannot_be_used_are_told_and_the_others_are_used(bundle, alon
         CalibrationClip(tmp_path / "good.mp4", ("the red circle",))
     ]
     assert any("broken.mp4" in problem for problem in recording.problems)
+    assert [clip.path.name for clip in recording.others] == ["other.mp4"]  # the broken one tells nothing
+
+
+@pytest.mark.parametrize(
+    ("names", "told"), [((), "there is no file in"), (("good", "broken"), "no clip is left to judge")]
+)
+def test_too_few_clips_are_refused_before_anything_is_recorded(alone, clips, tmp_path, names, told):
+    (tmp_path / "asked.txt").write_text("the red circle")
+    (videos := tmp_path / "videos").mkdir()
+    for name in names:
+        good = next((clips.parent / "clips").glob("*.mp4")).read_bytes()
+        (videos / f"{name}.mp4").write_bytes(good if name == "good" else b"no video")
+    with pytest.raises(DevilError, match=told):
+        calibration_clips(alone(annotations=None, videos=(videos,), sentences=tmp_path / "asked.txt"), no_progress)
+
+
+def test_a_disk_without_room_for_the_recording_is_told_what_helps(bundle, alone, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10_000_000))
+    with pytest.raises(OutputError, match=r"are free.*lower --capture-mb"):
+        open_recording(alone(), bundle, no_progress)
 
 
 def test_no_usable_clip_is_refused(bundle, alone, tmp_path):
@@ -133,7 +158,6 @@ def test_no_usable_clip_is_refused(bundle, alone, tmp_path):
         ({"videos": ("x.mp4",), "annotations": None}, UsageError),
         ({"sentences": "asked.txt", "annotations": None}, UsageError),
         ({"videos": ("x.mp4",)}, UsageError),
-        ({"clips": 0}, UsageError),
     ],
 )
 def test_sources_that_contradict_each_other_are_refused(alone, changes, error):

@@ -99,6 +99,25 @@ def test_a_loss_that_is_no_number_is_out_of_every_budget():
     assert Budget(rst=0.9).broken({"viou": 0, "text": 0, "rst": 0.8}) == ["RST cosine 0.8000 (budget 0.9)"]
 
 
+@pytest.mark.parametrize(
+    ("losses", "excess"),
+    [
+        ({"viou": 0.25, "text": 1.5}, 0.5),
+        ({"viou": 0.25, "text": 9.0}, 3.0),
+        ({"viou": -2.0, "text": 0.0, "rst": 0.5}, 0.0),
+        ({"viou": float("nan"), "text": 0.0}, float("inf")),
+    ],
+)
+def test_the_excess_is_the_worst_loss_by_its_limit(losses, excess):
+    assert Budget(viou=0.5, text=3.0).excess(losses) == pytest.approx(excess)
+
+
+def test_the_excess_of_a_floor_is_what_is_lost_below_one():
+    assert Budget(viou=None, text=None, rst=0.99, box=0.9).excess({"rst": 0.96, "box": 0.95}) == pytest.approx(4)
+    assert Budget(viou=0, text=None).excess({"viou": 0.0}) == 0
+    assert Budget(viou=0, text=None).excess({"viou": 0.1}) == float("inf")
+
+
 def candidate(name, seconds, replies=ORIGINAL, graphs=GRAPHS, size=100):
     latency = Latency(dict(zip(GRAPHS, seconds, strict=True)))
     changes, agreements = change_figures(replies, ORIGINAL), agreement_figures(replies, ORIGINAL)
