@@ -12,6 +12,7 @@ from devil.calibration.activations import ActivationReader, one_by_one
 from devil.calibration.bundle import check_source, write_calibrated
 from devil.calibration.forms import GRIDS
 from devil.calibration.graph import GraphCalibration
+from devil.calibration.histogram import Histogram
 from devil.calibration.observing import observe
 from devil.calibration.parts import build_parts, quantised_part
 from devil.calibration.ranges import Range
@@ -51,7 +52,7 @@ def test_the_bundle_answers_as_the_original_does(recording, calibrated):
 def test_the_same_clips_give_the_same_bytes_of_every_graph(bundle, alone, tmp_path):
     """Recorded, observed and chosen anew, in folders of their own."""
     for name in ("one", "two"):
-        options = alone(precision="int4", ranges="mse")
+        options = alone(precision="int4", ranges="mse", block_size=16)  # larger ones do not fit the small model
         recording = open_recording(options, bundle, no_progress)
         made = build_parts(recording, options, {}, no_progress).graphs
         assert tuple(made) == GRAPHS
@@ -101,6 +102,27 @@ def test_histograms_count_what_the_graph_computes(recording, graphs):
     assert graph.ranges("max", "int8")[name] == Range(values.max())
 
 
+def test_only_the_vision_encoder_is_centred(graphs, monkeypatch):
+    one_sided = Histogram()
+    one_sided.add(np.linspace(0, 4, 1000))
+    for name, graph in graphs.items():
+        monkeypatch.setattr(graph, "histograms", dict.fromkeys(graph.histograms, one_sided))
+        centred = {value for value, its in graph.ranges("max", "int8").items() if its.centre}
+        assert centred == (set(graph.histograms) if name == "vision" else set())
+
+
+def test_what_a_convolution_takes_stays_around_zero(graphs, monkeypatch):
+    """Also where products take it too."""
+    graph, one_sided = graphs["backbone"], Histogram()
+    one_sided.add(np.linspace(0, 4, 1000))
+    monkeypatch.setattr("devil.calibration.graph.is_centred", lambda _graph: True)
+    monkeypatch.setattr(graph, "histograms", dict.fromkeys(graph.histograms, one_sided))
+    convolved = {node.inputs[0].name for node in graph.model.graph if node.op_type == "Conv"}
+    assert convolved
+    around_zero = {value for value, its in graph.ranges("max", "int8").items() if not its.centre}
+    assert around_zero == convolved
+
+
 def test_values_are_read_in_groups_that_fit(recording, graphs, monkeypatch):
     graph = graphs["grounder"]
     names = [layer.input for layer in graph.layers]
@@ -147,7 +169,7 @@ def test_an_activation_that_is_no_number_is_named(recording, graphs, tmp_path):
 
 def test_deformable_attention_is_left_alone_with_its_function(recording, calibrated):
     found, before = (ir.load(bundle.path("grounder")) for bundle in (open_bundle(calibrated), recording.bundle))
-    assert list(found.functions) == list(before.functions)
+    assert set(before.functions) <= set(found.functions)
     attention = [node for node in found.graph if node.op_type == "MultiScaleDeformableAttention"]
     assert len(attention) == Counter(node.op_type for node in before.graph)["MultiScaleDeformableAttention"]
     for node in attention:  # the points that are sampled are not rounded
