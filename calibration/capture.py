@@ -15,8 +15,9 @@ from devil.calibration.captures import (
     begin,
     write_clip,
 )
+from devil.calibration.no_numbers import first_no_number
 from devil.calibration.options import CalibrateOptions
-from devil.calibration.recording import Recorder, RecordingEngine
+from devil.calibration.recording import NoNumbersError, Recorder, RecordingEngine
 from devil.contract import GRAPHS
 from devil.errors import CalibrationError, OutputError, SentenceError, VideoError
 from devil.files import check_room, sha256
@@ -44,7 +45,8 @@ def record(
         problems: gets one line per clip that cannot be used.
 
     Raises:
-        CalibrationError: no clip can be used, no answer names an object, or `folder` has another recording.
+        CalibrationError: a tensor is no number, no clip can be used, no answer names an object, or `folder` has another
+            recording.
         OutputError: the disk is full.
     """
     if options.frames_per_clip < 1 or options.capture_mb < 1:
@@ -64,6 +66,13 @@ def record(
             except (VideoError, SentenceError) as error:
                 problems.append(str(error))
                 continue
+            except NoNumbersError as error:
+                tensor = first_no_number(opened, error.graph, error.feeds, options.threads)
+                where = f"tensor {tensor} of graph {error.graph}"
+                raise CalibrationError(
+                    f"{where} has values that are no numbers on {clips[number].path.name}",
+                    "calibrate a bundle of fp32, or leave the clip out",
+                ) from error
             kept, left_out = affordable(recorder.runs, _allowance(options, clips))
             write_clip(folder, number, clips[number], kept, answers, left_out)
     progress("recording", len(clips), len(clips))

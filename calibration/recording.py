@@ -9,10 +9,24 @@ import numpy as np
 
 from devil.calibration.captures import Run
 from devil.contract import GraphSpec, Precision
+from devil.errors import CalibrationError
 from devil.runtime.engines.base import Arrays, Engine, GraphRunner, KVCache
 
 # Of these inputs one row is one frame, and a few frames of a clip say what all of them would.
 _FRAMES = {"vision": "patches", "backbone": "frames", "grounder": "features"}
+
+
+class NoNumbersError(CalibrationError):
+    """An output is NaN.
+
+    Attributes:
+        graph: whose.
+        feeds: its inputs then.
+    """
+
+    def __init__(self, graph: str, feeds: Arrays):
+        super().__init__(f"graph {graph} gives values that are no numbers", "calibrate a bundle of fp32")
+        self.graph, self.feeds = graph, feeds
 
 
 @dataclass
@@ -72,7 +86,10 @@ class _RecordingRunner:
 
     def run(self, feeds: Arrays) -> dict[str, np.ndarray]:
         self._recorder.add(self.spec.name, feeds)
-        return self._inner.run(feeds)
+        found = self._inner.run(feeds)
+        if any(np.isnan(values).any() for values in found.values()):
+            raise NoNumbersError(self.spec.name, {name: np.array(feeds[name]) for name in feeds})
+        return found
 
     def cache(self, rows: int, capacity: int) -> _RecordingCache:
         return _RecordingCache(self._inner.cache(rows, capacity), self.spec.name, self._recorder)

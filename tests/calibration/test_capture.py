@@ -5,14 +5,18 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 
+from devil.bundle import open_bundle, write_manifest
 from devil.calibration.capture import affordable, check_recorded
 from devil.calibration.captures import CalibrationClip, CapturedAnswer, Captures, Run, begin, write_clip
 from devil.calibration.clips import calibration_clips
+from devil.calibration.loading import load_graph
 from devil.calibration.starting import open_recording
 from devil.contract import contract
 from devil.errors import CalibrationError, DevilError, OutputError, SentenceError, UsageError
+from devil.export.onnx_file import store_model
 from devil.progress import no_progress
 from devil.runtime.engines.onnxruntime import OnnxRuntimeEngine
 
@@ -142,6 +146,24 @@ def test_a_disk_without_room_for_the_recording_is_told_what_helps(bundle, alone,
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10_000_000))
     with pytest.raises(OutputError, match=r"are free.*lower --capture-mb"):
         open_recording(alone(), bundle, no_progress)
+
+
+def test_a_tensor_that_is_no_number_is_named(bundle, alone, tmp_path):
+    shutil.copytree(bundle, tmp_path / "poisoned")
+    (tmp_path / "poisoned" / "vision.onnx.data").unlink()
+    model = load_graph(bundle / "vision.onnx")
+    norm = next(node for node in model.graph if node.op_type == "LayerNormalization")
+    for value in model.graph.initializers.values():
+        values = value.const_value.numpy().copy()
+        if value is norm.inputs[1]:
+            values[0] = np.nan
+        value.const_value = ir.tensor(values, name=value.name)
+    manifest = open_bundle(bundle).manifest
+    records = store_model(model, tmp_path / "poisoned" / "vision.onnx")
+    write_manifest(tmp_path / "poisoned", replace(manifest, files={**manifest.files, **records}))
+    named = rf"tensor {norm.outputs[0].name} of graph vision has values that are no numbers on .*\.mp4"
+    with pytest.raises(CalibrationError, match=named):
+        open_recording(alone(), tmp_path / "poisoned", no_progress)
 
 
 def test_no_usable_clip_is_refused(bundle, alone, tmp_path):
