@@ -194,6 +194,8 @@ def _explained(path: Path) -> Iterator[None]:
             errno.EEXIST: "a part of the output path is a file; choose another",
             errno.ENAMETOOLONG: "choose a shorter output path",
         }
-        if error.errno not in mends:
+        # NumPy gives no number where the disk took only a part of an array.
+        number = errno.ENOSPC if str(error).endswith(" written") and error.errno is None else error.errno
+        if number not in mends:
             raise
-        raise OutputError(f"cannot write {path} ({os.strerror(error.errno)})", mends[error.errno]) from error
+        raise OutputError(f"cannot write {path} ({os.strerror(number)})", mends[number]) from error

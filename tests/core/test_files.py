@@ -195,3 +195,9 @@ def test_the_permissions_of_a_linked_file_stay(tmp_path):
         (folder / "own").touch(0o600)
     assert original.stat().st_mode & 0o777 == 0o440
     assert (tmp_path / "bundle" / "own").stat().st_mode & 0o077
+
+
+def test_an_array_that_the_disk_took_in_part_is_a_full_disk(tmp_path):
+    with pytest.raises(OutputError, match="No space left"), atomic_directory(tmp_path / "out"):
+        raise OSError("131072 requested and 36736 written")  # what numpy.ndarray.tofile says
+    assert list(tmp_path.iterdir()) == []
