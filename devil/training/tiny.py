@@ -45,9 +45,9 @@ class TinyOptions:
     looks: int = 6000
     finding: int = 1700
     blurring: int = 600
-    symbols: int = 4000
-    pictures: int = 6000
-    joint: int = 700
+    symbols: int = 3500
+    pictures: int = 4500
+    joint: int = 300
     threads: int = 1
     debug: bool = False
     json: bool = False
