@@ -112,7 +112,7 @@ def judged(name: str, options: CalibrateOptions, beside: dict[str, Path] | None 
         options.bundle, questions_for(recording, options, no_progress), recording.captures, budget, recording.work,
         options.threads,
     )  # fmt: skip
-    return judge.judge(result, beside or {}, accept=True), judge
+    return judge.judge(result, beside or {}, accept=True, look_further=False), judge
 
 
 def cost_rows(bundle: Path, work: Path) -> list[Row]:

@@ -24,8 +24,9 @@ def first_no_number(bundle: Bundle, graph: str, feeds: Mapping[str, np.ndarray],
     model = load_graph(bundle.path(graph))
     names = [value.name for node in model.graph for value in node.outputs if value.dtype in _FLOATS]
     infinite = ""
+    reader = ActivationReader(model, names, bundle.folder, threads)
     for one in one_by_one(graph, feeds):
-        for name, values in ActivationReader(model, names, bundle.folder, threads).read(one):
+        for name, values in reader.read(one):
             if np.isnan(values).any():
                 return name
             if not infinite and np.isinf(values).any():

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from devil.progress import Progress, no_progress
 
-Losses = Mapping[str, float]  # by kind of loss: 0 is none, 1 is all
+Losses = Mapping[str, float]  # by kind of loss: 0 is none
 
 
 @dataclass(frozen=True)

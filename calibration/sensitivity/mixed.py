@@ -30,7 +30,7 @@ from devil.export.scheme import HEAD, Scheme
 from devil.progress import Progress, no_progress
 from devil.runtime.engines.base import checked_feeds
 
-_VERSION = 2  # of what is measured how
+_VERSION = 3  # of what is measured how, and of how layers are rounded
 # Integers make these faster. Of convolutions, and of Gemm with its float bias, ONNX Runtime has no integer kernel: they
 # would be rounded and computed in floats all the same.
 _LOWERED = ("MatMul",)

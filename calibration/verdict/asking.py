@@ -63,9 +63,8 @@ def ask_candidate(
     for done, index in enumerate(missing):
         progress(stage, done, len(missing))
         asked = ask(index, cases[index], answerer)
-        rsts[index] = (
-            answerer.rst if asked.sample is not None else None
-        )  # the last question's, where this one is skipped
+        # Where this question is skipped, the answerer's is the last one's.
+        rsts[index] = None if asked.sample is None else answerer.rst
         _append_rst(folder / RSTS, index, rsts[index])  # before the answer: that one says that the question is done
         log.add(asked)
     progress(stage, len(missing), len(missing))
