@@ -1,7 +1,7 @@
 """How much memory a bundle will take, told before anything is loaded, and the largest settings that fit.
 
-What is counted: weights as the engine keeps them, the KV cache, the frames and features that a video keeps, and the
-activations of the hungriest graph. The estimates lean to the safe side; tests hold them against measured peaks.
+What is counted: weights as the engine keeps them, the KV cache, the frames and features that a video keeps, and all
+graphs' activations. The estimates lean to the safe side; tests hold them against measured peaks.
 """
 
 from __future__ import annotations
