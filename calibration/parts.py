@@ -14,7 +14,7 @@ from devil.calibration.language.graph import choose_integers, integer_graph
 from devil.calibration.layer_error import layer_errors, layer_label
 from devil.calibration.options import CalibrateOptions
 from devil.calibration.ranges import Rule
-from devil.calibration.rules import KEPT, chosen_by_rule, is_centred
+from devil.calibration.rules import KEPT, chosen_by_rule
 from devil.calibration.sensitivity.assignment import Losses
 from devil.calibration.sensitivity.clips import ClipSplit, split_clips
 from devil.calibration.sensitivity.mixed import MixedPrecision, chosen_layers, language_scheme
@@ -150,9 +150,16 @@ def quantised_part(
         "kept": {layer.name: KEPT.get(layer.role, choice) if by_rule else choice for layer in kept},
         "kept_weights": kept_weights.record(),
         "weights": "symmetric, one scale per output, GPTQ",
-        "activations": "symmetric, one scale per tensor" + (", around a centre" if is_centred(graph.graph) else ""),
+        "activations": "symmetric, one scale per tensor",
+        "centred": _centred(graph, chosen, rule),
         "ranges": rule,
         "range_errors": {name: round(error, 6) for name, error in errors.items()},
         "clips": len(graph.captures.clips),
     }
     return Part(kept_weights.model, about, kept_weights.error)
+
+
+def _centred(graph: GraphCalibration, chosen: Chosen, rule: Rule) -> int:
+    """How many layers take their activation around a centre."""
+    ranges = {form: graph.ranges(rule, form) for form in set(chosen.values())}
+    return sum(ranges[form][layer.input].centre != 0 for layer, form in chosen.items())

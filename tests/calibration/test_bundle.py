@@ -111,6 +111,13 @@ def test_only_the_vision_encoder_is_centred(graphs, monkeypatch):
         assert centred == (set(graph.histograms) if name == "vision" else set())
 
 
+def test_the_manifest_counts_the_layers_that_are_centred(graphs):
+    graph = graphs["vision"]
+    part = quantised_part(graph, chosen_by_rule(graph.layers, "int8"), "mse", {}, "by rule", 16)
+    centred = [node.name for node in part.model.graph if node.name.endswith("_uncentred")]
+    assert part.record["centred"] == len(centred) > 0
+
+
 def test_what_a_convolution_takes_stays_around_zero(graphs, monkeypatch):
     """Also where products take it too."""
     graph, one_sided = graphs["backbone"], Histogram()
@@ -182,6 +189,7 @@ def test_a_bundle_of_fp8_stores_such_weights_and_runs(recording, graphs, tmp_pat
     stored = [value for value in part.model.graph.initializers.values() if value.dtype == GRIDS["fp8"].ir_type]
     assert len([value for value in stored if value.shape]) > 4
     assert part.error < 0.1
+    assert part.record["centred"] == 0
     write_calibrated(recording.bundle, tmp_path / "fp8", "fp8", {"vision": part})
     bundle, clip = open_bundle(tmp_path / "fp8"), recording.captures.clip(0)
     answer = Grounder(bundle, OnnxRuntimeEngine(threads=1)).encode(clip.path).ground(clip.sentences[0])
