@@ -288,7 +288,7 @@ def test_a_recording_read_again_says_what_it_said(recorded):
     def blind(feeds):
         return {"visual_tokens": np.zeros_like(_load(bundle, "vision", 1).run(feeds)["visual_tokens"])}
 
-    assert task.vision(blind)["rst"] >= 0
+    assert task.vision(blind)["rst"] > 1e-3  # its words are fixed, so that text hardly tells
     runs = list(captures.runs("language", captures.clips[:1]))
     said = replay(_load(bundle, "language", 1), runs)
     rsts = [answer.rst for answer in captures.answers(captures.clips[0])]
