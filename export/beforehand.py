@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from devil.config import DevilConfig, level_shapes
 from devil.config_json import load_config
 from devil.errors import UsageError
@@ -22,10 +24,20 @@ def check_request(options: ExportOptions) -> None:
         CheckpointError: there is no checkpoint, or its config is broken.
     """
     options.check()
-    for capability in options.engines.capabilities:
-        check_gpu(options.precision, capability, EXPORTED)
+    check_gpus(options, options.engines.capabilities)
     check_output(options.bundle, options.force)
     check_model(load_config(local_folder(options.checkpoint)), options)
+
+
+def check_gpus(options: ExportOptions, capabilities: Iterable[str]) -> None:
+    """
+    Raises:
+        EngineError: a GPU does not compute in the precision of a graph that engines are built of.
+    """
+    if options.scheme and "language" not in options.engines.chosen_graphs:
+        return  # the others are of fp16
+    for capability in capabilities:
+        check_gpu(options.precision, capability, EXPORTED)
 
 
 def check_model(config: DevilConfig, options: ExportOptions) -> None:

@@ -10,12 +10,11 @@ from typing import Any
 from devil.bundle import Manifest, open_bundle, read_manifest
 from devil.command import run_command
 from devil.errors import DevilError, EngineError, MissingPackageError
-from devil.export.beforehand import check_request
+from devil.export.beforehand import check_gpus, check_request
 from devil.export.options import ExportOptions
 from devil.export.tensorrt.build import build_engines
 from devil.export.tensorrt.cli import outcome_values, summarise
 from devil.export.tensorrt.target import NoEngines, Target, choose
-from devil.gpu_precisions import EXPORTED, check_gpu
 from devil.progress import ProgressBars
 
 _NEEDED = ("torch", "transformers", "safetensors", "onnx", "onnx_ir", "onnxscript", "onnxruntime")
@@ -59,13 +58,12 @@ def _target(options: ExportOptions) -> Target | NoEngines:
         EngineError: they were asked for and cannot be built.
     """
     target = choose(options.engines)
-    for capability in target.capabilities if isinstance(target, Target) else ():
-        try:
-            check_gpu(options.precision, capability, EXPORTED)
-        except EngineError as error:
-            if options.engines.backend != "auto":
-                raise
-            return NoEngines(error.message)
+    try:
+        check_gpus(options, target.capabilities if isinstance(target, Target) else ())
+    except EngineError as error:
+        if options.engines.backend != "auto":
+            raise
+        return NoEngines(error.message)
     return target
 
 
