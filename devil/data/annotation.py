@@ -100,8 +100,10 @@ def read_text(path: Path) -> str:
     """
     try:
         return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise AnnotationError(f"{path} cannot be read ({error})", "check the path") from None
+    except OSError as error:
+        raise AnnotationError(f"{path} cannot be read ({error.strerror})", "check the path") from None
+    except UnicodeDecodeError:
+        raise AnnotationError(f"{path} is not UTF-8 text", "check the path") from None
 
 
 def read_json(path: Path, kind: type[Found]) -> Found:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from devil.data.hcstvg import read_hcstvg
 from devil.data.records import read_records
 from devil.data.refcoco import read_refcoco
 from devil.data.vidstg import read_vidstg
-from devil.errors import AnnotationError, MissingPackageError, OutputError, UsageError
+from devil.errors import AnnotationError, DevilError, MissingPackageError, OutputError, UsageError
 from devil.files import check_writable
 from devil.model.hub import local_folder
 from devil.model.stream import WEIGHTS
@@ -33,7 +34,6 @@ _READERS = {
     "refcoco": read_refcoco,
 }
 CHECKPOINT_FILES = {"config.json", "tokenizer.json", WEIGHTS}  # what save_model writes
-_NEEDED = ("torch", "transformers", "accelerate")
 
 
 @dataclass(frozen=True)
@@ -162,12 +162,14 @@ def run(options: TrainOptions) -> dict[str, Any]:
 
 def _check(options: TrainOptions) -> None:
     """Fails before the long work, not after it."""
-    for package in _NEEDED:
+    for package in _needed(options):
         if importlib.util.find_spec(package) is None:
             raise MissingPackageError(package, "training", "train")
+    if options.flash_attention and importlib.util.find_spec("flash_attn") is None:
+        raise DevilError("--flash-attention needs flash-attn, which is not installed", "install it, or leave it out")
     for name in ("epochs", "steps", "batch", "frames", "save_every", "detector_rate", "language_rate"):
         value = getattr(options, name)
-        if value is not None and not value > 0:
+        if value is not None and not 0 < value < math.inf:
             raise UsageError(f"--{name.replace('_', '-')} is {value}", "give a number above 0")
     if options.lora < 0:
         raise UsageError(f"--lora is {options.lora}", "give a rank, or 0 to train the weights themselves")
@@ -177,7 +179,15 @@ def _check(options: TrainOptions) -> None:
         raise OutputError(
             f"{options.output} also holds {foreign[0]}, which is no part of a checkpoint", "move it elsewhere"
         )
+    if not options.data.is_file():  # before a checkpoint is fetched, which may take long
+        raise AnnotationError(f"{options.data} is not a file", "name the annotations")
     load_config(local_folder(options.model or reference_checkpoint()))
+
+
+def _needed(options: TrainOptions) -> list[str]:
+    adapters = ["peft"] if options.lora else []
+    events = ["tensorboard"] if options.tensorboard else []
+    return ["torch", "transformers", "accelerate", *adapters, *events]
 
 
 def _records(options: TrainOptions) -> tuple[list[Record], list[Problem]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -102,7 +103,7 @@ class EngineOptions:
         """
         for name in ("batch", "vision_batch", "image_tokens", "context", "chunk", "builder_memory"):
             value = getattr(self, name)
-            if value is not None and value <= 0:
+            if value is not None and not 0 < value < math.inf:
                 raise UsageError(f"--{name.replace('_', '-')} is {value}", "give more than 0")
         if self.effort is not None and not 0 <= self.effort <= LARGEST_EFFORT:
             raise UsageError(f"--effort is {self.effort}", f"give 0 to {LARGEST_EFFORT}")

@@ -109,17 +109,11 @@ def main(args: list[str] | None = None) -> int:
 
 
 def name_contenders(bundles: tuple[Path, ...], options: ProfileOptions) -> dict[str, Setup]:
-    """Every bundle on every engine, under names that are as short as they can be.
-
-    Raises:
-        UsageError: one is named twice.
-    """
+    """Every bundle on every engine, under names that are as short as they can be."""
     setups = [
         Setup(bundle, engine, options.threads, options.limits, not options.ignore_memory, options.trust_engines)
         for bundle, engine in itertools.product(bundles, options.engine)
     ]
-    if len(set(setups)) < len(setups):
-        raise UsageError("a bundle or an engine is named twice", "name each once")
     folders = {bundle: bundle.resolve().name for bundle in bundles}
     if len(set(folders.values())) < len(folders):
         folders = {bundle: str(bundle) for bundle in bundles}
@@ -134,6 +128,9 @@ def _request(options: ProfileOptions) -> tuple[Path, str]:
     """Fails before the long work, not after it."""
     options.limits.check()
     check_threads(options.threads)
+    for named in (options.bundles, options.engine):
+        if len(set(named)) < len(named):
+            raise UsageError("a bundle or an engine is named twice", "name each once")
     driver = read_driver_apart()  # not here: the processes that measure start from this one
     for engine in options.engine:
         check_gpu_here(engine, driver)

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from devil.errors import UsageError
 from devil.runtime.profile.cli import ProfileOptions, main, name_contenders
 from tests.runtime.profile.conftest import SENTENCE
 
@@ -99,5 +98,3 @@ def test_contenders_have_the_shortest_names_that_tell_them_apart():
     assert names((one,), "onnxruntime", "cuda") == ["onnxruntime", "cuda"]
     assert names((one, other), "onnxruntime", "cuda")[1:3] == ["fp32, cuda", "fp16, onnxruntime"]
     assert names((one, Path("/b/fp32")), "cuda") == ["/a/fp32", "/b/fp32"]
-    with pytest.raises(UsageError, match="twice"):
-        names((one, one), "cuda")
