@@ -27,7 +27,7 @@ class DevilError(Exception):
 
 
 class UsageError(DevilError):
-    """A command was called without what it needs."""
+    """A command was called wrongly: something is missing, cannot be meant, or contradicts something else."""
 
     exit_code = 2
 

@@ -53,7 +53,8 @@ class GroundOptions:
     """Try it even where the free memory is estimated to be too small."""
     engine: EngineName = "auto"
     """What runs the graphs. auto takes TensorRT where the bundle has engines for this GPU, else ONNX Runtime on the GPU
-    (cuda), else on the CPU (onnxruntime). mixed takes TensorRT for the graphs that have an engine alone."""
+    (cuda), else on the CPU (onnxruntime). mixed takes TensorRT for the graphs that have an engine, ONNX Runtime for the
+    others."""
     trust_engines: Flag = False
     """Run TensorRT engines without comparing them with ONNX Runtime on their first use here."""
     threads: Threads = 0

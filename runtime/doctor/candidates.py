@@ -98,7 +98,7 @@ def _tensorrt(kind: str, facts: Facts, bundle: Bundle | None) -> Iterator[Obstac
 
 
 def _forms(facts: Facts, bundle: Bundle) -> Iterator[Obstacle]:
-    """Graphs that are quantised in a way that this GPU's tensor cores do not know."""
+    """The first graph whose numbers this GPU does not compute with."""
     for graph in GRAPHS:
         try:
             check_graph(graph, bundle.manifest, facts.driver.gpus[0].capability)
@@ -169,9 +169,9 @@ def _no_gpu(facts: Facts) -> Obstacle:
 
 
 def _gpu(facts: Facts, bundle: Bundle | None) -> Iterator[Obstacle]:
-    here = capability_number(facts.driver.gpus[0].capability)
-    if here < OLDEST_GPU:
-        yield Obstacle(f"the GPU has sm{here}, the oldest that is served is sm{OLDEST_GPU}")
+    number = capability_number(facts.driver.gpus[0].capability)
+    if number < OLDEST_GPU:
+        yield Obstacle(f"the GPU has sm{number}, the oldest that is served is sm{OLDEST_GPU}")
     if bundle is None:
         return
     weights, room = sum(map(bundle.manifest.graph_bytes, GRAPHS)), facts.driver.gpus[0].bytes
