@@ -5,6 +5,7 @@ from __future__ import annotations
 from devil.calibration.options import CalibrateOptions
 from devil.calibration.verdict.budget import Budget
 from devil.command import check_threads
+from devil.contract import GRAPHS
 from devil.engine_key import capability_number
 from devil.errors import CalibrationError, EngineError, UsageError
 from devil.export.output import check_output
@@ -67,7 +68,7 @@ def check_floats(manifest: Manifest, folder: object) -> None:
     """
     if manifest.quantisation:
         raise CalibrationError(
-            f"{folder} is quantised already ({', '.join(manifest.quantisation)})",
+            f"{folder} is quantised already ({', '.join(graph for graph in GRAPHS if graph in manifest.quantisation)})",
             "calibrate the bundle of fp32 or fp16 that it was made from",
         )
     if manifest.precision == "bf16":

@@ -39,7 +39,7 @@ def test_a_result_that_is_accepted_is_written_with_what_speaks_against_it(comman
 
     assert command("--graphs", "vision", output=tmp_path / "int8") == 1  # a bundle lies there
     assert main(["--bundle", str(tmp_path / "int8"), "--output", str(tmp_path / "again")]) == 1
-    assert "is quantised already" in capsys.readouterr().err
+    assert "is quantised already (vision, backbone):" in capsys.readouterr().err
 
 
 def test_a_result_out_of_its_budget_is_refused_with_what_would_be_within_it(command, tmp_path, capsys):
