@@ -87,7 +87,9 @@ class Grounder:
                 return cls(bundle, chosen, limits)
             except EngineError as error:
                 if engine != "auto" or on_cpu:  # nothing comes after it
-                    raise refused or error from None
+                    if refused:
+                        raise refused from None
+                    raise
                 _log.warning("%s is not used: %s", chosen.name, error)
                 refused = refused or EngineError(error.message, error.mend)  # a traceback keeps what was loaded
         raise AssertionError("the CPU is always among the engines of auto")

@@ -6,12 +6,13 @@ import pytest
 
 from devil.contract import contract
 from devil.errors import EngineError, MissingPackageError, VideoError
-from devil.runtime.engines import cuda_device
+from devil.gpu import Driver
+from devil.runtime.engines import choice, cuda_device
 from devil.runtime.engines.gate import NumericGate
 from devil.runtime.engines.tensorrt import api
 from devil.runtime.engines.tensorrt.engine import TensorRtEngine
 from devil.runtime.pipeline import Grounder
-from tests import engines, fake_tensorrt
+from tests import engines, fake_cuda, fake_tensorrt
 from tests.engines import SENTENCES, language, one_line, wrong_engine
 
 pytestmark = pytest.mark.usefixtures("gpu")
@@ -57,6 +58,15 @@ def test_missing_foreign_and_altered_engines_are_named(small):
     stored.path.write_bytes(b"not an eng1ne")
     with pytest.raises(EngineError, match="was altered after it was built"):
         language(small, NumericGate())
+
+
+def test_what_a_library_said_stays_behind_the_error_for_whoever_debugs(small, monkeypatch):
+    monkeypatch.setattr(choice, "read_driver", lambda: Driver((fake_cuda.GPU,)))
+    engines.add_engines(small)
+    engines.add_engine(small, "language", b"not an engine")
+    with pytest.raises(EngineError, match="magic tag") as error:
+        Grounder.open(small.folder, threads=1, engine="tensorrt")
+    assert error.value.__cause__ is not None
 
 
 def test_code_for_the_cpu_is_run_of_version_compatible_engines_alone(small):
