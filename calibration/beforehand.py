@@ -9,6 +9,7 @@ from devil.contract import GRAPHS
 from devil.engine_key import capability_number
 from devil.errors import CalibrationError, EngineError, UsageError
 from devil.export.output import check_output
+from devil.export.scheme import Scheme
 from devil.gpu_precisions import check_gpu
 from devil.manifest import Manifest
 from devil.manifest_file import read_manifest
@@ -24,6 +25,7 @@ def check_request(options: CalibrateOptions) -> None:
         EngineError: the GPU that the result is for does not compute in the precision.
         OutputError: something lies at the output path, or it cannot be written.
         BundleError, CalibrationError: no bundle, or one that cannot be calibrated.
+        ConfigError: the blocks do not fit its language model.
     """
     for name in _COUNTS:
         if getattr(options, name) < 1:
@@ -38,7 +40,10 @@ def check_request(options: CalibrateOptions) -> None:
     for path in options.beside:
         read_manifest(path)
     if options.bundle is not None:
-        check_floats(read_manifest(options.bundle), options.bundle)
+        manifest = read_manifest(options.bundle)
+        check_floats(manifest, options.bundle)
+        if "language" in options.chosen_graphs:
+            Scheme(4, options.block_size or Scheme.block).check_model(manifest.config.language)
 
 
 def _check_target(options: CalibrateOptions) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from devil.config import LanguageConfig
 from devil.contract import BundlePrecision
 from devil.errors import ConfigError
 
@@ -60,8 +61,17 @@ class Scheme:
         """
         if inputs % self.block:
             smaller = [str(size) for size in (64, 32) if size < self.block and inputs % size == 0]
-            mend = f"use --block-size {smaller[0]}" if smaller else "use --precision fp16 for this model"
+            mend = f"use --block-size {smaller[0]}" if smaller else "keep this language model in fp16"
             raise ConfigError(f"blocks of {self.block} do not divide the {inputs} inputs of {key}", mend)
+
+    def check_model(self, config: LanguageConfig) -> None:
+        """
+        Raises:
+            ConfigError: the blocks do not fit a layer of the model.
+        """
+        self.check("the layers that read the hidden state", config.hidden)
+        self.check("o_proj", config.heads * config.head_dim)
+        self.check("down_proj", config.mlp)
 
     def record(self, search: str) -> dict[str, Any]:
         """What the manifest says."""

@@ -75,6 +75,7 @@ def choose_integers(
         ConfigError: the blocks do not fit the model.
     """
     config = bundle.config.language
+    scheme.check_model(config)
     passes = language_passes(captures, config.vocab)
     about = [VERSION, SEARCH, bundle.graph_hash("language"), captures.about, captures.clips, asdict(scheme)]
     key = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]

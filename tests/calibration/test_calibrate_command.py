@@ -57,6 +57,7 @@ def test_a_result_out_of_its_budget_is_refused_with_what_would_be_within_it(comm
     ("flags", "told", "code"),
     [
         (("--precision", "fp8", "--target", "sm86"), "sm86 has no 8-bit floats", 1),
+        (("--precision", "int4", "--block-size", "128"), "blocks of 128 do not divide the", 1),
         (("--budget", "speed=1"), "names nothing known", 2),
         (("--judge-clips", "0"), "--judge-clips is 0", 2),
         (("--clips", "0"), "--clips is 0", 2),
