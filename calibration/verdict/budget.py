@@ -70,7 +70,10 @@ class Budget:
             if limit is None or name not in losses:
                 continue
             lost, most = (1 - losses[name], 1 - limit) if name in ("rst", "box") else (losses[name], limit)
-            shares.append(lost / most if most > 0 and math.isfinite(lost) else math.inf if not lost <= most else 0.0)
+            if most > 0 and math.isfinite(lost):
+                shares.append(lost / most)
+            elif not lost <= most:  # which is so of what is no number
+                shares.append(math.inf)
         return max(shares)
 
 
