@@ -47,7 +47,7 @@ class TinyOptions:
     blurring: int = 600
     symbols: int = 3500
     pictures: int = 4500
-    joint: int = 300
+    joint: int = 1000
     threads: int = 1
     debug: bool = False
     json: bool = False
