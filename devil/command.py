@@ -17,6 +17,7 @@ import tyro
 
 from devil.errors import DevilError, UsageError
 from devil.help_text import unwrap_help
+from devil.usage import parse_options
 
 Options = TypeVar("Options")
 
@@ -43,7 +44,7 @@ def run_command(
     returns the last line of stdout.
 
     Returns:
-        The exit code: 0 done, 1 failed with one line on stderr, 130 interrupted; tyro exits with 2 by itself.
+        The exit code: 0 done, 1 failed and 2 called wrongly, each with one line on stderr, 130 interrupted.
     """
     signal.signal(signal.SIGTERM, _interrupt)
     _make_streams_safe()
@@ -56,7 +57,7 @@ def run_command(
     parsed = None
     try:
         unwrap_help(options)
-        parsed = tyro.cli(options, prog=prog, args=args, description=description, config=one_flag)
+        parsed = parse_options(options, prog, args, description=description, config=one_flag)
         _print(work(parsed), parsed)
     except KeyboardInterrupt:
         _say(f"{prog}: interrupted; nothing half-written was left")

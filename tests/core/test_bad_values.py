@@ -14,6 +14,11 @@ HEAVY = ("torch", "transformers", "onnx", "onnx_ir", "onnxscript", "onnxruntime"
 # Command, arguments, exit code, what its line says. {here} is a folder that exists and is not empty; {tiny} the shipped
 # checkpoint; {bundle} a folder with a manifest.
 CASES = [
+    ("export", "--precision int5", 2, "--precision is 'int5': give fp32, fp16, bf16, int8 or int4"),
+    ("export", "--block-size 7", 2, "--block-size is '7': give 32, 64 or 128"),
+    ("export", "--graphs x", 2, "--graphs is 'x': give vision, language, backbone or grounder"),
+    ("export", "--precisoin int4", 2, "there is no --precisoin: perhaps --precision"),
+    ("export", "--layers two", 2, "--layers is 'two': give a whole number"),
     ("export", "--frame-size 360", 2, "is not HxW"),
     ("export", "--frame-size 8x8", 2, "too small for this detector"),
     ("export", "--layers 0", 2, "--layers is 0"),
@@ -36,6 +41,7 @@ CASES = [
     ("export", "--output {bundle}", 1, "--force"),
     ("export", "--model {here}/none", 1, "is not a folder"),
     ("export", "--model {here}", 1, "config.json"),
+    ("build", "", 2, "BUNDLE must be given"),
     ("build", "{here}/none", 1, "is not a folder"),
     ("build", "{bundle} --context 9999999", 2, "the model takes"),
     ("build", "{bundle} --max-frame 360", 2, "is not HxW"),
@@ -79,6 +85,8 @@ CASES = [
     ("profile", "{here}/none", 1, "is not a folder"),
     ("profile", "{bundle} --context 9999999", 2, "the model takes at most"),
     ("profile", "--video {clip}", 2, "no sentence"),
+    ("train", "--stage 9 --data {here}/none --output {here}/new", 2, "--stage is '9': give 1, 2 or 3"),
+    ("train", "", 2, "--stage {1,2,3}, --data FILE, --output DIR must be given"),
     ("train", "--stage 1 --data {here}/none --output {here}/new", 1, "is not a file"),
     ("train", "--stage 1 --data {here}/none --output {here}/new --steps 0", 2, "--steps is 0"),
     ("train", "--stage 1 --data {here}/none --output {here}", 1, "no part of a checkpoint"),
