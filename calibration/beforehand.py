@@ -10,6 +10,7 @@ from devil.engine_key import capability_number
 from devil.errors import CalibrationError, EngineError, UsageError
 from devil.export.output import check_output
 from devil.export.scheme import Scheme
+from devil.files import check_folder_writable
 from devil.gpu_precisions import check_gpu
 from devil.manifest import Manifest
 from devil.manifest_file import read_manifest
@@ -35,7 +36,9 @@ def check_request(options: CalibrateOptions) -> None:
     Budget.of(options.precision, options.budget)
     if options.target is not None:
         _check_target(options)
-    if options.output is not None:
+    if options.output is None:
+        check_folder_writable(f"{options.precision}-calibrated")  # the current folder; the name is told by the bundle
+    else:
         check_output(options.output, options.force)
     for path in options.beside:
         read_manifest(path)

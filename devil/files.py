@@ -51,6 +51,7 @@ def atomic_directory(path: str | os.PathLike) -> Iterator[Path]:
     Raises:
         OutputError: the folder cannot be written or the disk is full.
     """
+    check_folder_writable(path)
     path = Path(os.path.realpath(path))
     with _explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -74,13 +75,38 @@ def check_writable(path: str | os.PathLike) -> None:
         OutputError: a folder or a device lies there, or its folder cannot be written.
     """
     found = Path(os.path.realpath(path))
-    if found.exists() and not found.is_file():
-        raise OutputError(f"{path} is {'a folder' if found.is_dir() else 'a device'}", "name a file")
+    with _explained(Path(path)):
+        if found.exists() and not found.is_file():
+            raise OutputError(f"{path} is {'a folder' if found.is_dir() else 'a device'}", "name a file")
+        _check_above(Path(path), found)
+
+
+def check_folder_writable(path: str | os.PathLike) -> None:
+    """Refuses, before long work, a folder that `atomic_directory` could not write after it, whatever lies there.
+
+    Raises:
+        OutputError: the folder around it cannot be written.
+    """
+    found = Path(os.path.realpath(path))
+    with _explained(Path(path)):
+        found.exists()  # names may be too long to ask for
+        _check_above(Path(path), found)
+
+
+def _check_above(path: Path, found: Path) -> None:
+    """Whether something can be put into the folder of `found`, what `path` names, or into the nearest above it."""
     above = next(folder for folder in found.parents if folder.exists())
     if not above.is_dir():
         raise OutputError(f"cannot write {path} ({above} is a file)", "choose another output path")
     if not os.access(above, os.W_OK | os.X_OK):
         raise OutputError(f"cannot write {path} ({above} is read-only)", "choose an output path you may write to")
+    try:
+        with tempfile.TemporaryFile(dir=above):
+            pass  # rights say nothing of folders that take no files, such as /proc
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            raise
+        raise OutputError(f"cannot write {path} ({above} takes no files)", "choose another output path") from error
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from devil.bundle import bundle_files
 from devil.errors import OutputError
-from devil.files import check_writable
+from devil.files import check_folder_writable
 
 
 def check_output(path: Path, force: bool) -> None:
@@ -15,8 +15,8 @@ def check_output(path: Path, force: bool) -> None:
     Raises:
         OutputError: with what lies there; or the folder around it cannot be written.
     """
+    check_folder_writable(path)
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
-        check_writable(path / "manifest.json")
         return
     known = bundle_files(path)
     foreign = sorted({entry.name for entry in path.iterdir()} - known) if known else []

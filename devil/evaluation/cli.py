@@ -20,7 +20,7 @@ from devil.evaluation.datasets import SYNTHETIC, Dataset, load_dataset
 from devil.evaluation.report import report_page
 from devil.evaluation.samples import SampleLog, run_in
 from devil.evaluation.summary import summarise
-from devil.files import write_text
+from devil.files import check_folder_writable, check_writable, write_text
 from devil.model.hub import local_folder
 from devil.progress import Progress, ProgressBars
 from devil.runtime.engines.choice import EngineName, check_gpu_here
@@ -112,7 +112,9 @@ def _check(options: EvalOptions) -> None:
     check_threads(options.threads)
     options.limits.check()
     check_gpu_here(options.engine)
+    check_folder_writable(options.output or "eval")  # the current folder; the whole name is told by what answers
     if options.output:
+        check_writable(options.output / REPORT)
         run_in(options.output)
     if options.model:
         local_folder(options.model)

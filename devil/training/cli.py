@@ -21,7 +21,7 @@ from devil.data.records import read_records
 from devil.data.refcoco import read_refcoco
 from devil.data.vidstg import read_vidstg
 from devil.errors import AnnotationError, DevilError, MissingPackageError, OutputError, UsageError
-from devil.files import check_writable
+from devil.files import check_folder_writable, check_writable
 from devil.model.hub import local_folder
 from devil.model.stream import WEIGHTS
 
@@ -115,7 +115,7 @@ def run(options: TrainOptions) -> dict[str, Any]:
     from devil.training.stages import BATCH, DETECTS, add_lora, parameter_groups
 
     start = options.model or reference_checkpoint()
-    folder = options.output.with_name(options.output.name + "-run")
+    folder = _run_folder(options)
     accelerator = Accelerator(
         cpu=not torch.cuda.is_available(),
         mixed_precision="no" if options.precision == "fp32" else options.precision,
@@ -173,7 +173,9 @@ def _check(options: TrainOptions) -> None:
             raise UsageError(f"--{name.replace('_', '-')} is {value}", "give a number above 0")
     if options.lora < 0:
         raise UsageError(f"--lora is {options.lora}", "give a rank, or 0 to train the weights themselves")
+    check_folder_writable(options.output)
     check_writable(options.output / "config.json")
+    check_writable(_run_folder(options) / "state.pt")
     foreign = sorted(path.name for path in options.output.glob("*") if path.name not in CHECKPOINT_FILES)
     if foreign:
         raise OutputError(
@@ -182,6 +184,11 @@ def _check(options: TrainOptions) -> None:
     if not options.data.is_file():  # before a checkpoint is fetched, which may take long
         raise AnnotationError(f"{options.data} is not a file", "name the annotations")
     load_config(local_folder(options.model or reference_checkpoint()))
+
+
+def _run_folder(options: TrainOptions) -> Path:
+    """Folder of the run's states and its log."""
+    return options.output.with_name(options.output.name + "-run")
 
 
 def _needed(options: TrainOptions) -> list[str]:

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 
 import pytest
 
@@ -11,6 +12,7 @@ from devil.errors import OutputError
 from devil.files import (
     atomic_directory,
     atomic_file,
+    check_folder_writable,
     check_room,
     check_writable,
     sampled_sha256,
@@ -90,6 +92,29 @@ def test_what_cannot_be_written_is_known_before(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, _: path != tmp_path)  # root may write anywhere
     with pytest.raises(OutputError, match="is read-only"):
         check_writable(tmp_path / "new" / "a.txt")
+
+
+@pytest.mark.parametrize("check", [check_writable, check_folder_writable])
+def test_folders_that_take_no_files_are_known_before(check, tmp_path, monkeypatch):
+    check(tmp_path / "new" / "a")
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(OutputError, match=r"cannot write .*: choose a shorter output path"):
+        check(tmp_path / ("long" * 100))
+
+    def refuse(dir):
+        raise PermissionError(errno.EPERM, "refused", dir)
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    with pytest.raises(OutputError, match=f"{tmp_path} takes no files"):
+        check(tmp_path / "a")
+
+
+def test_a_folder_may_replace_another_where_its_name_may_be_changed(tmp_path, monkeypatch):
+    (tmp_path / "bundle").mkdir()
+    check_folder_writable(tmp_path / "bundle")
+    monkeypatch.setattr(os, "access", lambda path, _: path != tmp_path)  # root may write anywhere
+    with pytest.raises(OutputError, match=f"{tmp_path} is read-only"):
+        check_folder_writable(tmp_path / "bundle")
 
 
 def test_processes_that_replace_one_folder_together_leave_one_whole(tmp_path):
