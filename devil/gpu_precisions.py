@@ -43,6 +43,15 @@ def check_gpu(precision: str, gpu: str, offered: Iterable[str] = CALIBRATED) -> 
     _refuse(precision, _FORMS[precision], gpu, mend)
 
 
+def check_head_bits(bits: int, gpu: str) -> None:
+    """Refuses a readout of an export's own bits that a GPU does not compute in.
+
+    Raises:
+        EngineError: with the bits that it does compute in.
+    """
+    _refuse(f"--head-bits {bits}", ["int4"] if bits == 4 else [], gpu, "use --head-bits 8")
+
+
 def check_graph(graph: str, manifest: Manifest, gpu: str) -> None:
     """Refuses a graph that a GPU cannot compute, before an engine is built of it.
 

@@ -10,7 +10,7 @@ from devil.errors import UsageError
 from devil.export.options import ExportOptions
 from devil.export.output import check_output
 from devil.export.tensorrt.profiles import check_sizes
-from devil.gpu_precisions import EXPORTED, check_gpu
+from devil.gpu_precisions import EXPORTED, check_gpu, check_head_bits
 from devil.model.hub import local_folder
 
 
@@ -38,6 +38,8 @@ def check_gpus(options: ExportOptions, capabilities: Iterable[str]) -> None:
         return  # the others are of fp16
     for capability in capabilities:
         check_gpu(options.precision, capability, EXPORTED)
+        if options.scheme:
+            check_head_bits(options.scheme.head_bits, capability)
 
 
 def check_model(config: DevilConfig, options: ExportOptions) -> None:

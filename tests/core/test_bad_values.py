@@ -35,6 +35,7 @@ CASES = [
     ("export", "--target sm89,sm120", 2, "--target sm89 sm120"),
     ("export", "--backend onnxruntime --target sm89", 2, "has no engines"),
     ("export", "--precision bf16 --target sm75", 1, "--precision fp16"),
+    ("export", "--precision int8 --head-bits 4 --target sm89 sm75", 1, "--head-bits 4 needs (sm86 and up)"),
     ("export", "--precision int4 --target sm86 sm80", 1, "sm86 and up"),
     ("export", "--output {here}", 1, "is not a bundle"),
     ("export", "--output {here}/file/out", 1, "is a file"),
