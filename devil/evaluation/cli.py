@@ -58,11 +58,11 @@ class EvalOptions:
     context: Count = None
     """Hold at most so many tokens of video, sentence and answer; bundles only. By default the model's own number."""
     ignore_memory: Flag = False
-    """Try it even where the free memory is estimated to be too small."""
+    """Try it even where the free memory is estimated to be too small; bundles only."""
     engine: EngineName = "auto"
     """What runs a bundle's graphs: see devil-ground. By default the best this machine has."""
     trust_engines: Flag = False
-    """Run TensorRT engines without comparing them with ONNX Runtime on their first use here."""
+    """Run TensorRT engines without comparing them with ONNX Runtime on their first use here; bundles only."""
     threads: Threads = 0
     """CPU threads of a bundle's engine. By default, or with 0, all cores."""
     force: Flag = False
@@ -107,8 +107,8 @@ def _check(options: EvalOptions) -> None:
         raise UsageError("a bundle and a checkpoint were named", "give --bundle or --model")
     if options.limit is not None and options.limit < 1:
         raise UsageError(f"--limit is {options.limit}", "give at least 1, or leave it out")
-    if options.model and (options.max_frames, options.max_tokens, options.context) != (None, None, None):
-        raise UsageError("a checkpoint takes no limits", "leave out --max-frames, --max-tokens and --context")
+    if options.model and (given := _of_bundles(options)):
+        raise UsageError(f"a checkpoint takes no {', '.join(given)}", "leave that out, or evaluate a --bundle")
     check_threads(options.threads)
     options.limits.check()
     check_gpu_here(options.engine)
@@ -120,6 +120,16 @@ def _check(options: EvalOptions) -> None:
         local_folder(options.model)
     else:
         options.limits.applied(config_of(options.bundle))
+
+
+def _of_bundles(options: EvalOptions) -> list[str]:
+    """The flags that say something of how a bundle is run, where they were given."""
+    default = EvalOptions()
+    return [
+        f"--{name.replace('_', '-')}"
+        for name in ("max_frames", "max_tokens", "context", "ignore_memory", "engine", "trust_engines", "threads")
+        if getattr(options, name) != getattr(default, name)
+    ]
 
 
 def _answerer(options: EvalOptions, dataset: Dataset, progress: Progress) -> Answerer:
