@@ -39,12 +39,15 @@ class RefusedError(CalibrationError):
     """
 
     def __init__(self, verdict: Verdict, report: dict[str, Any], whole: Collection[str]):
+        result = verdict.candidates[verdict.result]
+        fine = verdict.budget.too_fine(result.agreements["same_text"].count)
+        hint = f"; {fine}" if fine and result.losses["text"] > verdict.budget.text else ""
         best = verdict.candidates[verdict.alternative or verdict.original]
         is_part = best.name not in {verdict.original, *whole}
         instead = f"--graphs {' '.join(best.graphs)}" if is_part else f"the bundle {best.name} as it is"
         super().__init__(
             f"the result is refused: {'; '.join(verdict.complaints)}",
-            f"best within the budget: {instead}; --accept writes the result all the same",
+            f"best within the budget: {instead}; --accept writes the result all the same{hint}",
         )
         self.result = report
 
@@ -65,6 +68,7 @@ def calibrate(options: CalibrateOptions) -> dict[str, Any]:
     from devil.runtime.reference_bundle import reference_bundle
 
     budget = Budget.of(options.precision, options.budget)
+    _note(budget, options.judge_clips)
     with ProgressBars() as progress:
         source = options.bundle or reference_bundle(progress)
         output = options.output or Path(f"{read_manifest(source).model}-{options.precision}-calibrated")
@@ -115,6 +119,8 @@ def _judged(
     from devil.calibration.verdict.judge import Judge
 
     questions = questions_for(recording, options, progress)
+    if not budget.too_fine(options.judge_clips):  # which was told
+        _note(budget, min(len(questions.dataset.cases), options.judge_clips))
     tightness = 1.0
     for _ in range(_TRIES if options.precision == "mixed" else 1):
         parts = build_parts(recording, options, limits(budget, tightness), progress)
@@ -130,6 +136,14 @@ def _judged(
     if not verdict.passed:
         verdict = judge.judge(result, beside, options.accept)
     return verdict, parts, judge
+
+
+def _note(budget: Budget, answers: int) -> None:
+    """Says on stderr where the budget leaves no answer to change."""
+    if phrase := budget.too_fine(answers):
+        sys.stderr.write(
+            f"devil-calibrate: note: a budget of {budget.text:g} % changed answers lets none change; {phrase}\n"
+        )
 
 
 def _keep(recording: Recording, output: Path, parts: Parts, verdict: Verdict, options: CalibrateOptions) -> None:

@@ -43,6 +43,16 @@ class Budget:
         """One phrase per limit."""
         return [_LIMITS[name].format(limit) for name, limit in asdict(self).items() if limit is not None]
 
+    def too_fine(self, answers: int) -> str:
+        """What to say where one changed answer is already too much; empty where it is not, or none may change.
+
+        Args:
+            answers: how many the result is judged by.
+        """
+        if self.text is None or not self.text or not answers or 100 / answers <= self.text:
+            return ""
+        return f"one of {answers} answers is {100 / answers:.3g} %: more --judge-clips judge finer"
+
     def broken(self, losses: Mapping[str, float]) -> list[str]:
         """One phrase per figure that is out of the budget, or is no number.
 

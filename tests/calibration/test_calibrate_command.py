@@ -1,6 +1,7 @@
 """devil-calibrate from the command line: what it writes, what it refuses, and with which exit code."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -8,6 +9,7 @@ from devil.bundle import open_bundle
 from devil.calibration.cli import RefusedError, bundles_beside, main
 from devil.calibration.verdict.budget import Budget
 from devil.calibration.verdict.decision import decide
+from devil.calibration.verdict.figures import Figure
 from devil.errors import UsageError
 from tests.calibration.test_verdict import FP32, candidate
 
@@ -49,7 +51,12 @@ def test_a_result_out_of_its_budget_is_refused_with_what_would_be_within_it(comm
     assert not (tmp_path / "int8").exists()
     assert "box IoU" in told
     assert "best within the budget" in told
-    assert len(told.strip().splitlines()) == 1
+    note, line = told.splitlines()
+    assert note == (
+        "devil-calibrate: note: a budget of 3 % changed answers lets none change; "
+        "one of 1 answers is 100 %: more --judge-clips judge finer"
+    )
+    assert "judge finer" not in line  # boxes are what is refused
     assert (tmp_path / "int8.verdict.html").exists()
 
 
@@ -88,6 +95,18 @@ def test_a_refusal_names_a_bundle_that_was_judged_beside_as_such(other, whole, t
     slow, good = candidate("int8", (0.5, 0.5, 1.5, 0.5)), candidate(other, (0.9, 0.9, 0.9, 0.9))
     verdict = decide("int8", "fp32", {one.name: one for one in (FP32, slow, good)}, Budget.of("int8"))
     assert told in str(RefusedError(verdict, {}, whole))
+
+
+@pytest.mark.parametrize(("count", "limit", "hint"), [(33, 3, True), (34, 3, False), (33, 0, False), (10, 10, False)])
+def test_a_budget_that_lets_no_answer_change_says_so(count, limit, hint):
+    changed = candidate("int8", (0.5, 0.5, 0.5, 0.5))
+    changed = replace(changed, agreements={**changed.agreements, "same_text": Figure(0.85, count=count)})
+    budget = Budget.of("int8", [f"text={limit}"])
+    verdict = decide("int8", "fp32", {one.name: one for one in (FP32, changed)}, budget)
+    assert (
+        "; one of 33 answers is 3.03 %: more --judge-clips judge finer" in str(RefusedError(verdict, {}, []))
+    ) == hint
+    assert bool(budget.too_fine(count)) == hint
 
 
 def test_bundles_beside_that_the_report_could_not_tell_apart_are_refused(bundle, tmp_path):
