@@ -3,24 +3,25 @@ exported file has no names of modules."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-# What a layer is for, in the order in which it is decided:
-#   text       works on the one text token of a frame
-#   first      sees pixels
-#   box        an MLP that ends in the four numbers of a box
-#   offsets    sampling offsets and attention weights of deformable attention
-#   proposals  what proposals are scored with, up to the top-k
-#   last       makes a graph's output, or an MLP that does, with no residual connection around it
-#   down       the second half of a feed-forward, behind GELU or ReLU
-#   linear     everything else: projections of attention, the first half of a feed-forward
 Role = Literal["text", "first", "box", "offsets", "proposals", "last", "down", "linear"]
-ROLES: tuple[Role, ...] = ("text", "first", "box", "offsets", "proposals", "last", "down", "linear")
+# What a layer is for, in the order in which it is decided.
+MEANINGS: Mapping[Role, str] = {
+    "text": "works on the one text token of a frame",
+    "first": "sees pixels",
+    "box": "of an MLP that ends in the four numbers of a box",
+    "offsets": "sampling offsets and attention weights of deformable attention",
+    "proposals": "what proposals are scored with, up to the top-k",
+    "last": "makes a graph's output, or is of an MLP that does, with no residual connection around it",
+    "down": "the second half of a feed-forward, behind GELU or ReLU",
+    "linear": "everything else: projections of attention, the first half of a feed-forward",
+}
 
 _DEFORMABLE_ATTENTION = "MultiScaleDeformableAttention"
 _LOCATIONS, _WEIGHTS = 2, 3  # of its inputs
@@ -37,7 +38,7 @@ class Layer:
 
     Attributes:
         name: its node's.
-        role: see `Role`.
+        role: see `MEANINGS`.
         input: name of the activation that it takes.
         weight: name of its weight.
         axis: of the weight, along which its outputs lie.

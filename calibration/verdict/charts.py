@@ -11,7 +11,7 @@ from devil.calibration.verdict.svg import INK, LINE, QUIET, line, short, svg, te
 
 GRAPH_COLOURS = {"vision": "#3b6fb6", "language": "#8a5fb0", "backbone": "#2f8f83", "grounder": "#c2702d"}
 
-_LEFT, _WIDTH, _STEP, _FOOT = 330, 560, 17, 28  # pixels
+_LEFT, _WIDTH, _STEP, _FOOT = 330, 560, 17, 48  # pixels
 _LONGEST = 46  # characters of a label that fit beside the bars
 _DECADES = 8  # more have a label at every second one
 
@@ -50,7 +50,8 @@ def bar_chart(bars: Sequence[Bar], unit: str) -> str:
         x = _LEFT + _WIDTH * (power - low) / (high - low)
         parts.append(line(x, 4, x, height - _FOOT, LINE))
         if high - low <= _DECADES or (power - low) % 2 == 0:
-            parts.append(text(x, height - 10, f"10{_superscript(power)}", "middle", QUIET))
+            parts.append(text(x, height - _FOOT + 18, f"10{_superscript(power)}", "middle", QUIET))
+    parts.append(text(_LEFT + _WIDTH / 2, height - 8, f"{unit}, logarithmic", "middle", QUIET))
     for row, bar in enumerate(bars):
         parts += _bar(bar, 6 + row * _STEP, low, high, unit)
     return svg(_LEFT + _WIDTH + 30, height, parts, f"error per layer, {unit}")

@@ -7,6 +7,7 @@ from html import escape
 
 import numpy as np
 
+from devil.calibration.layers import MEANINGS
 from devil.calibration.verdict.asking import Replies
 from devil.calibration.verdict.charts import GRAPH_COLOURS, Bar, bar_chart, worst_first
 from devil.calibration.verdict.decision import Candidate, Verdict
@@ -144,7 +145,20 @@ def _layers(layers: Sequence[Bar], unit: str) -> str:
     more = f" The {BARS} worst of {len(layers)}." if len(layers) > BARS else ""
     legend = " ".join(f'<i style="color:{colour}">■ {graph}</i>' for graph, colour in GRAPH_COLOURS.items())
     words = f"{escape(unit)}.{more} Hollow: kept in higher precision."
-    return f"<h2>Error per layer</h2><p>{legend} <span class=quiet>{words}</span></p>" + bar_chart(worst[:BARS], unit)
+    about = f"<h2>Error per layer</h2><p>{legend} <span class=quiet>{words}</span></p>"
+    return about + bar_chart(worst[:BARS], unit) + _roles(worst[:BARS])
+
+
+def _roles(layers: Sequence[Bar]) -> str:
+    """What the words mean that layers are labelled with; those of the language model have names of their own."""
+    told = [f"<b>{role}</b> {escape(words)}" for role, words in MEANINGS.items()
+            if any(layer.label.startswith(f"{role} ") for layer in layers)]  # fmt: skip
+    if not told:
+        return ""
+    label = (
+        "A label says what the layer is for, how many inputs it makes how many outputs of, and its node in the graph."
+    )
+    return f"<p class=quiet>{label} {'; '.join(told)}.</p>"
 
 
 def _pictures(before: Replies, after: Replies) -> str:

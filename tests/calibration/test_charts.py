@@ -102,6 +102,7 @@ def test_a_bar_is_as_long_as_its_logarithm():
     widths = [float(width) for width in re.findall(r'<rect [^>]*width="([\d.]+)"', wide)]
     assert widths == pytest.approx([560, 1.5, 280])
     assert "10⁻¹" in chart
+    assert ">x, logarithmic</text>" in chart
 
 
 def test_names_are_cut_in_the_middle_and_ticks_are_round():

@@ -186,6 +186,7 @@ def test_the_page_needs_no_other_file_and_shows_what_was_decided():
         Bar("/encoder/<1>", "backbone", 0.02, False),
         Bar("huge", "grounder", 0.7, True),
         Bar("none", "vision", 0, False),
+        Bar("down 4096 → 1024, node_MatMul_753", "vision", 0.1, False),
     ]
     found = verdict(candidate("int8", (0.5, 0.5, 1.5, 0.5), CHANGED))
     text = verdict_page("devil-tiny to int8", found, bars, "loss", ORIGINAL, CHANGED)
@@ -195,6 +196,8 @@ def test_the_page_needs_no_other_file_and_shows_what_was_decided():
     assert "Refused" in text
     assert "backbone takes 1.50 times as long" in text
     assert "/encoder/&lt;1&gt;" in text
+    assert "<b>down</b> the second half of a feed-forward" in text
+    assert "<b>offsets</b>" not in text  # no layer of these is shown
     assert text.index("huge") < text.index("/encoder/")  # the worst first
     assert len(re.findall("<circle", text)) == len(found.candidates)
     assert "the video cannot be read any more" in text
