@@ -223,8 +223,10 @@ class _Sketch:
 
     @property
     def _grounder(self) -> int:
-        """An encoder layer; without our library deformable attention holds every sampled value."""
+        """An encoder layer; without our library deformable attention holds what it samples of one level, before and
+        after its weights, and a few copies of where all levels are sampled."""
         detector = self.config.detector
         length = sum(rows * columns for rows, columns in level_shapes(*self.frame))
-        per_position = 10 * detector.hidden + 2 * detector.ffn + 2 * detector.hidden * detector.levels * detector.points
+        sampled = 2 * detector.hidden * detector.points + 8 * detector.heads * detector.levels * detector.points
+        per_position = 10 * detector.hidden + 2 * detector.ffn + sampled
         return 4 * self._batch * length * per_position

@@ -18,7 +18,8 @@ from devil.runtime.pipeline import Grounder
 from devil.video import probe
 
 SIDE, FRAMES, TOKENS = 1024, 8, 256  # pixels of the detector's frames, frames, and the most visual tokens of each
-LEAST = 0.3  # of what is planned: a plan of several times the need would refuse what runs
+# Of what is planned: a plan of several times the need would refuse what runs.
+LEAST = {"vision": 0.3, "backbone": 0.3, "grounder": 0.5}
 
 _MEASURE = """
 import json, re, sys
@@ -90,11 +91,11 @@ def grown(bundle, config):
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-@pytest.mark.parametrize("graph", ["vision", "backbone", "grounder"])
+@pytest.mark.parametrize("graph", LEAST)
 def test_a_graph_takes_no_more_than_is_planned_and_not_much_less(grown, bundle, config, graph):
     planned = activations(read_manifest(bundle), config, (SIDE, SIDE))[graph]
     assert planned > 40e6  # what is measured is no noise
-    assert LEAST * planned < grown[graph] < planned
+    assert LEAST[graph] * planned < grown[graph] < planned
 
 
 def test_an_encoded_video_holds_what_is_planned(bundle, monkeypatch):
