@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
 from fractions import Fraction
 
 import numpy as np
@@ -12,7 +14,7 @@ from devil.data.moments import Moment
 from devil.data.scene import make_scene
 from devil.data.writer import CONTROL
 from devil.errors import AnnotationError, UsageError
-from devil.evaluation.datasets import held_out_split, load_dataset, shown_objects
+from devil.evaluation.datasets import _READERS, held_out_split, load_dataset, shown_objects
 from devil.evaluation.truth import segment_of, truth_of
 from devil.video import VideoInfo, probe
 
@@ -32,6 +34,13 @@ def test_held_out_clips_are_written_once(tmp_path):
     before = path.stat().st_mtime_ns
     assert held_out_split(tmp_path, lambda *args: told.append(args), 2) == path
     assert (path.stat().st_mtime_ns, len(told)) == (before, 2)
+
+
+def test_clips_are_named_by_all_the_code_that_makes_them_and_by_no_reader():
+    code = "import sys, devil.data.writer; print(*(name for name in sys.modules if name.startswith('devil.data.')))"
+    used = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+    assert "devil.data.scene" in used
+    assert not {f"devil.data.{name}" for name in _READERS} & set(used)
 
 
 def test_a_file_of_chat_records_is_a_data_set(annotations, records):
