@@ -58,7 +58,8 @@ def ask_candidate(
     # A half-written line goes before the next one is added behind it.
     write_text(folder / RSTS, "".join(_line(index, rst) for index, rst in rsts.items()))
     cases = dataset.cases[:limit]
-    missing = [index for index in range(len(cases)) if index not in log.asked or index not in rsts]
+    about = [(case.path, case.sentence) for case in cases]
+    missing = [index for index in range(len(cases)) if index not in rsts or not log.has(index, *about[index])]
     answerer = BundleAnswerer(bundle, threads, check_memory=False, engine="onnxruntime") if missing else None
     for done, index in enumerate(missing):
         progress(stage, done, len(missing))

@@ -6,7 +6,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -35,6 +35,7 @@ class Record:
         start, end: first and last frame of the event, both included, counted from the file's first frame.
         boxes: x1, y1, x2, y2 as fractions, float32 [end - start + 1, 4]; nan where the object is not annotated.
         kind, form: type of the sentence, for reports; empty where unknown.
+        number: of the record in its file, counted from 0; those that were left out count too.
     """
 
     path: Path
@@ -48,6 +49,7 @@ class Record:
     boxes: np.ndarray
     kind: str = ""
     form: str = ""
+    number: int = 0
 
     def at(self, frames: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The truth in chosen frames of the file [T]: inside the event or not, bool [T], and boxes float32 [T, 4].
@@ -82,11 +84,15 @@ def summary(problems: Sequence[Problem]) -> dict[str, int]:
 
 
 def collected(entries: Iterable[Any], read: Callable[[Any], Found]) -> tuple[list[Found], list[Problem]]:
-    """`read` of each entry where it succeeds, and a problem where it finds the entry broken."""
+    """`read` of each entry, numbered, where it succeeds, and a problem where it finds the entry broken.
+
+    Args:
+        read: makes a dataclass that has a `number`.
+    """
     found, problems = [], []
     for index, entry in enumerate(entries):
         try:
-            found.append(read(entry))
+            found.append(replace(read(entry), number=index))
         except BrokenRecordError as reason:
             problems.append(Problem(index, str(reason)))
     return found, problems

@@ -23,11 +23,12 @@ _SLACK = 1.0  # seconds by which annotated ends may pass the told duration
 
 @dataclass(frozen=True)
 class Moment:
-    """A sentence and the span of the video, in seconds, that it describes."""
+    """A sentence and the span of the video, in seconds, that it describes; and its number in the file, from 0."""
 
     path: Path
     sentence: str
     span: tuple[float, float]
+    number: int = 0
 
 
 def read_charades(path: str | os.PathLike, root: str | os.PathLike) -> tuple[list[Moment], list[Problem]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -33,8 +34,10 @@ def run_values(answerer: Answerer, dataset: Dataset) -> dict[str, Any]:
 def ask_all(dataset: Dataset, answerer: Answerer, log: SampleLog, limit: int | None, progress: Progress) -> list[Asked]:
     """Asks what the log does not have yet.
 
+    Answers are kept by the record's number in its file: that stays when other records become usable, or cease to be.
+
     Args:
-        limit: only the first so many questions.
+        limit: only the first so many questions of those that the data set has.
         progress: called with (stage, done, total).
 
     Returns:
@@ -44,18 +47,18 @@ def ask_all(dataset: Dataset, answerer: Answerer, log: SampleLog, limit: int | N
         OutputError: the log cannot be written.
     """
     cases = dataset.cases[:limit]
-    for index, case in enumerate(cases):
-        progress("asking", index, len(cases))
-        if index not in log.asked:
-            log.add(ask(index, case, answerer, dataset.control))
+    for done, case in enumerate(cases):
+        progress("asking", done, len(cases))
+        if not log.has(case.number, case.path, case.sentence):
+            log.add(ask(case.number, case, answerer, dataset.control))
     progress("asking", len(cases), len(cases))
-    return [log.asked[index] for index in range(len(cases))]
+    return [log.asked[case.number] for case in cases]
 
 
 def ask(index: int, case: Record | Moment, answerer: Answerer, control: bool = False) -> Asked:
-    """One question; a video, sentence or annotation that cannot be used makes it a skipped one."""
+    """One question, kept as number `index`; where video, sentence or annotation cannot be used it is a skipped one."""
     labels: Mapping[str, str] = {} if isinstance(case, Moment) else {"kind": case.kind, "form": case.form}
-    about = {"index": index, "path": str(case.path), "sentence": case.sentence, **labels}
+    about = {"index": index, "path": os.path.abspath(case.path), "sentence": case.sentence, **labels}
     try:
         info = probe(case.path)
         segment = segment_of(case, info)

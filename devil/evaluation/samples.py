@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +23,8 @@ class Asked:
     """A question, its answer and the truth about it; or why it was skipped.
 
     Attributes:
-        index: of the question in the data set.
-        path: of the video.
+        index: what the question is told from others by: the number of its record in the annotation file.
+        path: of the video, absolute.
         sentence: what was asked.
         kind, form: type of the sentence; empty where unknown.
         problem: why it was skipped; empty otherwise, and the rest is then left out.
@@ -98,6 +99,8 @@ class Asked:
 class SampleLog:
     """The folder of one evaluation: what was asked so far, and a file that grows by a line per question.
 
+    What an earlier run could not ask is no longer in it, so it is asked again.
+
     Args:
         folder: made if missing.
         run: what is evaluated on what, as JSON values; a folder of another run is refused.
@@ -114,9 +117,17 @@ class SampleLog:
             write_text(folder / SAMPLES, "")  # before the run changes its name: old answers never pass for new ones
         if force or not (folder / RUN).exists():
             write_text(folder / RUN, json.dumps(run, indent=1) + "\n")
-        self.asked = read_samples(folder) if (folder / SAMPLES).exists() else {}
+        found = read_samples(folder) if (folder / SAMPLES).exists() else {}
+        # What could not be asked may have been mended meanwhile.
+        self.asked = {index: asked for index, asked in found.items() if not asked.problem}
         # A half-written line goes before the next one is added behind it.
         write_text(folder / SAMPLES, "".join(_line(asked) for asked in self.asked.values()))
+
+    def has(self, index: int, path: Path, sentence: str) -> bool:
+        """Whether the answer with this index is one to this sentence about this video."""
+        found = self.asked.get(index)
+        # Both as absolute paths: older logs hold what the command was given.
+        return found is not None and (os.path.abspath(found.path), found.sentence) == (os.path.abspath(path), sentence)
 
     def add(self, asked: Asked) -> None:
         """Appends a line in one write.

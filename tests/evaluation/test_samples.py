@@ -1,13 +1,16 @@
 """The folder of an evaluation survives being killed, and never mixes two runs."""
 
 import json
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from devil.data.records import read_records
 from devil.errors import OutputError
 from devil.evaluation.asking import ask_all, run_values
-from devil.evaluation.datasets import Dataset
+from devil.evaluation.datasets import Dataset, load_dataset
 from devil.evaluation.samples import RUN, SAMPLES, Asked, SampleLog, read_samples
 from devil.metrics import Sample
 
@@ -60,6 +63,59 @@ def test_a_killed_run_asks_only_what_is_missing(oracle, records, tmp_path):
     oracle.asked.clear()
     assert len(ask_all(dataset, oracle, SampleLog(folder, run), 2, quiet)) == 2
     assert oracle.asked == []
+
+
+def test_a_video_that_is_added_between_runs_neither_hides_nor_doubles_another(oracle, annotations, tmp_path):
+    data, folder = tmp_path / "data", tmp_path / "run"
+    shutil.copytree(annotations.parent, data)
+
+    def run(limit=None):
+        dataset = load_dataset(str(data / annotations.name), None, None, False, tmp_path, quiet)
+        oracle.records[:], oracle.asked[:] = dataset.cases, []
+        found = ask_all(dataset, oracle, SampleLog(folder, run_values(oracle, dataset)), limit, quiet)
+        assert [(one.index, one.path, one.sentence) for one in found] == [
+            (case.number, str(case.path), case.sentence) for case in dataset.cases[:limit]
+        ]
+        return [one.index for one in found], len(oracle.asked)
+
+    first = read_records(data / annotations.name)[0][0].path
+    first.rename(tmp_path / "away.mp4")
+    assert run(limit=2) == ([1, 2], 2)
+    (tmp_path / "away.mp4").rename(first)
+    assert run(limit=2) == ([0, 1], 1)
+    assert run() == ([0, 1, 2, 3], 1)
+    assert [json.loads(line)["index"] for line in lines(folder)] == [0, 1, 2, 3]
+    first.unlink()
+    assert run() == ([1, 2, 3], 0)
+
+
+def test_answers_about_other_videos_or_sentences_are_not_taken(oracle, records, tmp_path):
+    dataset, folder = Dataset("test", "digest", tuple(records), ()), tmp_path / "run"
+    ask_all(dataset, oracle, SampleLog(folder, RUN_OF), None, quiet)
+    one, two, *others = lines(folder)
+    elsewhere = json.loads(two) | {"video": "/elsewhere/" + records[1].path.name}
+    changed = json.loads(one) | {"sentence": "the dog"}
+    (folder / SAMPLES).write_text("\n".join([json.dumps(changed), json.dumps(elsewhere), *others]))
+    oracle.asked.clear()
+    found = ask_all(dataset, oracle, SampleLog(folder, RUN_OF), None, quiet)
+    assert oracle.asked == [record.sentence for record in records[:2]]
+    assert [one.path for one in found] == [str(record.path) for record in records]
+    assert len(read_samples(folder)) == len(records)
+
+
+def test_a_video_that_was_repaired_is_asked_about(oracle, records, tmp_path):
+    path = tmp_path / "video.mp4"
+    path.write_bytes(b"cut short")
+    cases = replace(records[0], path=path), records[1]
+    dataset, folder = Dataset("test", "digest", cases, ()), tmp_path / "run"
+    oracle.records[:] = cases
+    broken, _ = ask_all(dataset, oracle, SampleLog(folder, RUN_OF), None, quiet)
+    assert "video unreadable" in broken.problem
+    shutil.copy(records[0].path, path)
+    oracle.asked.clear()
+    mended, _ = ask_all(dataset, oracle, SampleLog(folder, RUN_OF), None, quiet)
+    assert (mended.problem, oracle.asked) == ("", [records[0].sentence])
+    assert len(lines(folder)) == 2
 
 
 def test_an_interrupt_leaves_whole_lines(oracle, records, tmp_path):
