@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
+import reprlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +18,8 @@ from devil.errors import AnnotationError
 SIDES = ("xmin", "ymin", "xmax", "ymax")
 _SLACK = 1.0  # pixels by which annotated boxes may leave the picture: datasets count pixels from 0 or 1
 _NOT_MEDIA = {".json", ".jsonl", ".txt", ".csv", ".md", ""}
+_LARGEST = 2**31  # no pixel, frame, rate or second of a video is more; what is computed from it stays in float64
+_KINDS = {dict: "an object", list: "a list", str: "a string"}  # as JSON calls them
 Found = TypeVar("Found")
 
 
@@ -119,14 +121,30 @@ def read_json(path: Path, kind: type[Found]) -> Found:
         AnnotationError: it is not readable as JSON, or not of the wanted kind.
     """
     try:
-        value = json.loads(read_text(path))
+        value = parsed(read_text(path))
     except ValueError as error:
         raise AnnotationError(f"{path} is not JSON ({error})", "copy it again") from None
     if not isinstance(value, kind):
-        raise AnnotationError(
-            f"{path} holds a JSON {type(value).__name__}, not a {kind.__name__}", "check the data set"
-        )
+        found = _KINDS.get(type(value), "a single value")
+        raise AnnotationError(f"{path} holds {found}, not {_KINDS[kind]}", "check the data set")
     return value
+
+
+def parsed(text: str) -> Any:
+    """The JSON value that a text is.
+
+    Raises:
+        ValueError: it is not JSON, or more lists stand in lists than can be read.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("too many lists or objects in each other") from None
+
+
+def shown(value: Any) -> str:
+    """A value for a message, cut short, however long or deep it is."""
+    return reprlib.repr(value)[:60]
 
 
 class MediaFolder:
@@ -139,15 +157,19 @@ class MediaFolder:
         """The file at a path relative to the folder."""
         if not isinstance(path, str) or not path:
             raise BrokenRecordError("no video or image named")
-        if not (self.root / path).is_file():
-            raise BrokenRecordError(f"file missing: {path}")
+        try:
+            found = (self.root / path).is_file()
+        except (OSError, ValueError):  # a name that no file can have, a folder that may not be read
+            found = False
+        if not found:
+            raise BrokenRecordError(f"file missing: {path[:200]}")
         return self.root / path
 
     def named(self, name: str) -> Path:
         """The file with this name, or with this name before its extension, at any depth."""
         fitting = self._by_name.get(name, [])
         if not fitting:
-            raise BrokenRecordError(f"file missing: {name}")
+            raise BrokenRecordError(f"file missing: {name[:200]}")
         if len(fitting) > 1:
             raise BrokenRecordError(f"several files fit: {name}")
         return fitting[0]
@@ -165,34 +187,58 @@ class MediaFolder:
 def part(values: Any, key: str, kind: type[Found]) -> Found:
     """`values[key]`, checked to be of `kind`."""
     value = values.get(key) if isinstance(values, dict) else None
-    if not isinstance(value, kind) or isinstance(value, bool):
-        raise BrokenRecordError(f"{key} is missing or not a {kind.__name__}: {value!r:.40}")
+    if not isinstance(value, kind):
+        raise BrokenRecordError(f"{key} is missing or not {_KINDS[kind]}: {shown(value)}")
     return value
 
 
 def sentence_of(values: Any, key: str) -> str:
-    words = part(values, key, str).split()
-    if not words:
+    sentence = " ".join(part(values, key, str).split())
+    if not sentence:
         raise BrokenRecordError(f"{key} is empty")
-    return " ".join(words)
+    check_text(sentence)
+    return sentence
+
+
+def check_text(text: str) -> None:
+    """Refuses what JSON can hold and no file: halves of characters."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise BrokenRecordError(f"half a character in the text: {shown(text)}") from None
+
+
+def label(values: Any, key: str) -> str:
+    """A word for reports; empty where there is none that they could show."""
+    word = values.get(key)
+    return word if isinstance(word, str) and word.isprintable() else ""
 
 
 def number(values: Any, key: str, positive: bool = False) -> float:
     value = values.get(key) if isinstance(values, dict) else None
-    if not is_number(value) or (positive and value <= 0):
-        raise BrokenRecordError(f"{key} is not a {'positive ' if positive else ''}number: {value!r:.40}")
+    if not is_number(value) or (positive and value < 1 / _LARGEST):
+        raise BrokenRecordError(f"{key} is not a {'positive ' if positive else ''}number: {shown(value)}")
     return float(value)
 
 
 def frame(values: Any, key: str) -> int:
     value = values.get(key) if isinstance(values, dict) else None
     if not is_number(value) or value != int(value):
-        raise BrokenRecordError(f"{key} is not a frame number: {value!r:.40}")
+        raise BrokenRecordError(f"{key} is not a whole number: {shown(value)}")
     return int(value)
 
 
+def size(values: Any, key: str) -> int:
+    """How many pixels or frames there are: at least one."""
+    value = frame(values, key)
+    if value < 1:
+        raise BrokenRecordError(f"{key} is not positive: {value}")
+    return value
+
+
 def is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    """Whether a value is a number that something in a video can have; JSON has larger ones than a float."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and -_LARGEST <= value <= _LARGEST
 
 
 def check_span(start: int, end: int, segment: tuple[int, int], count: int) -> None:
@@ -211,7 +257,7 @@ def corners_of(box: Any, width: float, height: float) -> np.ndarray:
         return np.full(4, np.nan, np.float32)
     corners = [box.get(side) for side in SIDES] if isinstance(box, dict) else []
     if len(corners) != 4 or not all(is_number(corner) for corner in corners):
-        raise BrokenRecordError(f"box is not four numbers: {box!r:.60}")
+        raise BrokenRecordError(f"box is not four numbers: {shown(box)}")
     x1, y1, x2, y2 = corners
     if not (x1 < x2 and y1 < y2):
         raise BrokenRecordError(f"box without area: {corners}")
@@ -223,7 +269,7 @@ def corners_of(box: Any, width: float, height: float) -> np.ndarray:
 def corners_of_sized(box: Any, width: float, height: float) -> np.ndarray:
     """As `corners_of`, for a box given as a list of left, top, width and height."""
     if not isinstance(box, list) or len(box) != 4 or not all(is_number(value) for value in box):
-        raise BrokenRecordError(f"box is not four numbers: {box!r:.60}")
+        raise BrokenRecordError(f"box is not four numbers: {shown(box)}")
     x, y, w, h = box
     return corners_of(dict(zip(SIDES, (x, y, x + w, y + h), strict=True)), width, height)
 

@@ -18,6 +18,8 @@ from devil.data.annotation import (
     part,
     read_json,
     sentence_of,
+    shown,
+    size,
     stacked,
 )
 
@@ -46,9 +48,7 @@ def read_hcstvg(path: str | os.PathLike, root: str | os.PathLike) -> tuple[list[
 
 def _record(name: str, values: Any, folder: MediaFolder) -> Record:
     sentence = sentence_of(values, "English" if isinstance(values, dict) and "English" in values else "caption")
-    count = frame(values, "img_num")
-    if count <= 0:
-        raise BrokenRecordError(f"img_num is not positive: {count}")
+    count = size(values, "img_num")
     width, height = _size(values)
     boxes = part(values, "bbox", list)
     start = frame(values, "st_frame") - 1
@@ -62,9 +62,9 @@ def _record(name: str, values: Any, folder: MediaFolder) -> Record:
 def _size(values: dict[str, Any]) -> tuple[int, int]:
     """Width and height."""
     if "img_size" not in values:
-        return frame(values, "width"), frame(values, "height")
-    size = part(values, "img_size", list)
-    if len(size) != 2:
-        raise BrokenRecordError(f"img_size is not [height, width]: {size}")
-    named = dict(zip(("height", "width"), size, strict=True))
-    return frame(named, "width"), frame(named, "height")
+        return size(values, "width"), size(values, "height")
+    sides = part(values, "img_size", list)
+    if len(sides) != 2:
+        raise BrokenRecordError(f"img_size is not [height, width]: {shown(sides)}")
+    named = dict(zip(("height", "width"), sides, strict=True))
+    return size(named, "width"), size(named, "height")

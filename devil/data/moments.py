@@ -11,11 +11,13 @@ from devil.data.annotation import (
     BrokenRecordError,
     MediaFolder,
     Problem,
+    check_text,
     collected,
     is_number,
     number,
     read_json,
     read_text,
+    shown,
 )
 
 _SLACK = 1.0  # seconds by which annotated ends may pass the told duration
@@ -66,11 +68,11 @@ def _from_line(line: str, folder: MediaFolder) -> Moment:
     head, mark, sentence = line.partition("##")
     words = head.split()
     if not mark or len(words) != 3 or not sentence.strip():
-        raise BrokenRecordError(f"not 'video start end##sentence': {line[:40]!r}")
+        raise BrokenRecordError(f"not 'video start end##sentence': {shown(line)}")
     try:
         start, end = float(words[1]), float(words[2])
     except ValueError:
-        raise BrokenRecordError(f"span is not two numbers: {head!r}") from None
+        raise BrokenRecordError(f"span is not two numbers: {shown(head)}") from None
     return Moment(folder.named(words[0]), " ".join(sentence.split()), _span(start, end))
 
 
@@ -88,8 +90,9 @@ def _from_entry(name: str, values: Any, index: int, folder: MediaFolder) -> Mome
         raise BrokenRecordError(f"no timestamps for sentence: {index} of {name}") from None
     if not isinstance(sentence, str) or not sentence.strip():
         raise BrokenRecordError(f"sentence is empty: {index} of {name}")
+    check_text(sentence)
     if not (is_number(start) and is_number(end)) or end > duration + _SLACK:
-        raise BrokenRecordError(f"span outside the clip: {start} to {end} of {duration:g} s")
+        raise BrokenRecordError(f"span outside the clip: {shown(start)} to {shown(end)} of {duration:g} s")
     return Moment(folder.named(name), " ".join(sentence.split()), _span(start, end))
 
 

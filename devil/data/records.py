@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,16 @@ from devil.data.annotation import (
     Problem,
     Record,
     check_span,
+    check_text,
     collected,
     corners_of,
     frame,
+    is_number,
+    label,
     number,
+    parsed,
     read_text,
+    shown,
     stacked,
 )
 from devil.errors import AnnotationError, VideoError
@@ -48,8 +52,8 @@ def _values(path: Path) -> list[Any]:
     text = read_text(path)
     try:
         if text.lstrip().startswith("["):
-            return json.loads(text)
-        return [json.loads(line) for line in text.splitlines() if line.strip()]
+            return parsed(text)
+        return [parsed(line) for line in text.splitlines() if line.strip()]
     except ValueError as error:
         raise AnnotationError(f"{path} is not JSON ({error})", "give a JSON list or one JSON object per line") from None
 
@@ -73,29 +77,31 @@ def _record(values: Any, folder: MediaFolder) -> Record:
         segment = _segment(values.get("used_segment"), count)
         check_span(start, end, segment, count)
     boxes = stacked(corners_of(box, width, height) for box in _aligned(truth["bboxs"], start, end, segment))
-    extras = (str(values.get(key, "")) for key in ("kind", "form"))
-    return Record(file, sentence, answer, is_image, fps, segment, start, end, boxes, *extras)
+    kind, form = label(values, "kind"), label(values, "form")
+    return Record(file, sentence, answer, is_image, fps, segment, start, end, boxes, kind, form)
 
 
 def _conversation(turns: Any) -> tuple[str, str]:
     """The sentence in the first human turn, and the answer in the first turn of the model."""
     said: dict[str, str] = {}
     for turn in turns if isinstance(turns, list) else []:
-        if isinstance(turn, dict) and isinstance(turn.get("value"), str):
-            said.setdefault(turn.get("from", ""), turn["value"])
+        if isinstance(turn, dict) and all(isinstance(turn.get(key), str) for key in ("from", "value")):
+            said.setdefault(turn["from"], turn["value"])
     if "human" not in said or "gpt" not in said:
         raise BrokenRecordError("no question with an answer")
     before, _, rest = said["human"].partition(QUERY_START)
     sentence, closed, _ = rest.partition(QUERY_END)
     if not closed or not sentence.strip():
-        raise BrokenRecordError(f"no sentence between query marks: {before[:40]!r}")
+        raise BrokenRecordError(f"no sentence between query marks: {shown(before)}")
+    check_text(sentence)
+    check_text(said["gpt"])
     return " ".join(sentence.split()), said["gpt"]
 
 
 def _shape(values: dict[str, Any], file: Path) -> tuple[int, int, int]:
     """Width, height and number of frames: as the record tells them, else from the file."""
     told = [values.get(key) for key in ("width", "height", "frame_count")]
-    if all(isinstance(value, int) and value > 0 for value in told):
+    if all(isinstance(value, int) and is_number(value) and value > 0 for value in told):
         return tuple(told)
     try:
         info = probe(file)

@@ -13,10 +13,11 @@ from devil.data.annotation import (
     Record,
     collected,
     corners_of_sized,
-    frame,
     part,
     read_json,
     sentence_of,
+    shown,
+    size,
     stacked,
 )
 from devil.errors import AnnotationError
@@ -40,20 +41,20 @@ def read_refcoco(path: str | os.PathLike, root: str | os.PathLike) -> tuple[list
     values = read_json(Path(path), dict)
     if not all(isinstance(values.get(key), list) for key in ("images", "annotations")):
         raise AnnotationError(f"{path} lacks the lists images and annotations", "give a COCO-style file")
-    boxes: dict[Any, list[Any]] = {}
+    boxes: dict[int | str, list[Any]] = {}
     for annotation in values["annotations"]:
-        if isinstance(annotation, dict):
-            boxes.setdefault(annotation.get("image_id"), []).append(annotation.get("bbox"))
+        if isinstance(annotation, dict) and isinstance(annotation.get("image_id"), (int, str)):
+            boxes.setdefault(annotation["image_id"], []).append(annotation.get("bbox"))
     folder = MediaFolder(Path(root))
     return collected(values["images"], lambda image: _record(image, boxes, folder))
 
 
-def _record(image: Any, boxes: dict[Any, list[Any]], folder: MediaFolder) -> Record:
+def _record(image: Any, boxes: dict[int | str, list[Any]], folder: MediaFolder) -> Record:
     sentence = sentence_of(image, "caption")
-    width, height = frame(image, "width"), frame(image, "height")
-    found = boxes.get(image.get("id"), [])
+    width, height = size(image, "width"), size(image, "height")
+    found = boxes.get(image["id"], []) if isinstance(image.get("id"), (int, str)) else []
     if len(found) != 1:
-        raise BrokenRecordError(f"not exactly one box: {len(found)} for {sentence[:40]!r}")
+        raise BrokenRecordError(f"not exactly one box: {len(found)} for {shown(sentence)}")
     track = stacked([corners_of_sized(found[0], width, height)])
     path = folder.named(part(image, "file_name", str))
     return Record(path, sentence, "", True, 1.0, (0, 0), 0, 0, track)

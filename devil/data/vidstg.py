@@ -16,10 +16,12 @@ from devil.data.annotation import (
     collected,
     corners_of,
     frame,
+    label,
     number,
     part,
     read_json,
     sentence_of,
+    size,
     stacked,
 )
 from devil.errors import AnnotationError
@@ -63,7 +65,7 @@ def _queries(entry: Any, key: str) -> list[Any]:
 def _record(entry: Any, query: Any, form: str, folder: MediaFolder, tracks: dict[str, Path]) -> Record:
     sentence, target = sentence_of(query, "description"), frame(query, "target_id")
     name = part(entry, "vid", str)
-    width, height, count = (frame(entry, key) for key in ("width", "height", "frame_count"))
+    width, height, count = (size(entry, key) for key in ("width", "height", "frame_count"))
     used, truth = part(entry, "used_segment", dict), part(entry, "temporal_gt", dict)
     segment = frame(used, "begin_fid"), frame(used, "end_fid") - 1
     start, end = frame(truth, "begin_fid"), frame(truth, "end_fid") - 1
@@ -76,7 +78,7 @@ def _record(entry: Any, query: Any, form: str, folder: MediaFolder, tracks: dict
         raise BrokenRecordError(f"VidOR annotation too short: {len(frames)} frames for a span to {end}")
     boxes = (frames[index].get(target) for index in range(start, end + 1))
     track = stacked(corners_of(box, width, height) for box in boxes)
-    kind = str(query.get("type", ""))
+    kind = label(query, "type")
     return Record(folder.named(name), sentence, "", False, fps, segment, start, end, track, kind, form)
 
 

@@ -61,9 +61,13 @@ HC_BROKEN = [
     ({"st_frame": 399}, "span outside the clip"),
     ({"st_frame": 0}, "span outside the clip"),
     ({"img_num": 0}, "img_num is not positive"),
-    ({"width": None}, "width is not a frame number"),
+    ({"img_num": 10**309}, "img_num is not a whole number"),
+    ({"bbox": [[10, 20, 30, 10**309]] * 3}, "box is not four numbers"),
+    ({"width": 0}, "width is not positive"),
+    ({"img_size": [0, 100]}, "height is not positive"),
+    ({"width": None}, "width is not a whole number"),
     ({"caption": " "}, "caption is empty"),
-    ({"caption": 3}, "caption is missing or not a str"),
+    ({"caption": 3}, "caption is missing or not a string"),
     ({"img_size": [80]}, "img_size is not [height, width]"),
 ]
 
@@ -118,10 +122,13 @@ VIDSTG_BROKEN = [
     ({"temporal_gt": {"begin_fid": 40, "end_fid": 40}}, "span ends before it starts"),
     ({"temporal_gt": {"begin_fid": 20, "end_fid": 41}}, "span outside the clip"),
     ({"temporal_gt": {"begin_fid": 50, "end_fid": 60}}, "no box in the whole span"),
-    ({"temporal_gt": None}, "temporal_gt is missing or not a dict"),
+    ({"temporal_gt": None}, "temporal_gt is missing or not an object"),
     ({"used_segment": {"begin_fid": 30, "end_fid": 301}}, "segment outside the video"),
     ({"width": 100}, "box outside the picture"),
-    ({"frame_count": "many"}, "frame_count is not a frame number"),
+    ({"width": 0}, "width is not positive"),
+    ({"fps": 10**309}, "fps is not a positive number"),
+    ({"frame_count": 10**309}, "frame_count is not a whole number"),
+    ({"frame_count": "many"}, "frame_count is not a whole number"),
 ]
 
 
@@ -144,8 +151,8 @@ def test_vidstg_reports_broken_sentences_and_broken_tracks(tmp_path, videos, vid
     records, problems = read_vidstg(write(tmp_path, "val_annotations.json", entries), videos, vidor)
     assert records == []
     assert summary(problems) == {
-        "description is missing or not a str": 3,
-        "target_id is not a frame number": 1,
+        "description is missing or not a string": 3,
+        "target_id is not a whole number": 1,
         "no box in the whole span": 1,
         "VidOR annotation unreadable": 1,
     }
@@ -159,19 +166,25 @@ def test_refcoco_images_are_read_and_broken_ones_named(tmp_path, videos):
         image | {"id": 3},
         image | {"id": 4},
         image | {"id": 5, "caption": ""},
+        image | {"id": 1, "width": 0},
+        image | {"id": 1, "height": 10**309},
+        image | {"id": 6},
+        image | {"id": [6]},
         [],
     ]
     annotations = [
         {"image_id": 1, "bbox": [20, 10, 40, 50]}, {"image_id": 2, "bbox": [20, 10, 40, 50]},
         {"image_id": 3, "bbox": [180, 10, 40, 50]}, {"image_id": 5, "bbox": [20, 10, 40, 50]},
+        {"image_id": 6, "bbox": [20, 10, 40, 10**309]}, {"image_id": [6], "bbox": [20, 10, 40, 50]},
     ]  # fmt: skip
     path = write(tmp_path, "refcoco.json", {"images": images, "annotations": annotations})
     (record,), problems = read_refcoco(path, videos)
     assert record.is_image
     np.testing.assert_allclose(record.boxes, [[0.1, 0.1, 0.3, 0.6]])
     assert summary(problems) == {
-        "file missing": 1, "box outside the picture": 1, "not exactly one box": 1, "caption is empty": 1,
-        "caption is missing or not a str": 1,
+        "file missing": 1, "box outside the picture": 1, "not exactly one box": 2, "caption is empty": 1,
+        "caption is missing or not a string": 1, "width is not positive": 1, "height is not a whole number": 1,
+        "box is not four numbers": 1,
     }  # fmt: skip
     with pytest.raises(AnnotationError, match="lacks the lists"):
         read_refcoco(write(tmp_path, "other.json", {"images": []}), videos)
@@ -194,10 +207,11 @@ def test_charades_lines_are_read_and_broken_ones_named(tmp_path, videos):
 def test_activitynet_sentences_are_read_and_broken_ones_named(tmp_path, videos):
     entries = {
         "v_xyz": {
-            "duration": 30.5, "timestamps": [[0, 4.5], [4, 31], [4, 40], [9, 3], [None, 3]],
-            "sentences": [" A man jumps. ", "He lands.", "x", "x", "x", "x"],
+            "duration": 30.5, "timestamps": [[0, 4.5], [4, 31], [4, 40], [9, 3], [None, 3], [0, 10**309]],
+            "sentences": [" A man jumps. ", "He lands.", "x", "x", "x", "x", "x"],
         },
         "v_gone": {"duration": 3, "timestamps": [[0, 1]], "sentences": ["x"]},
+        "v_huge": {"duration": 10**309, "timestamps": [[0, 1]], "sentences": ["x"]},
         "v_none": {"duration": 0, "timestamps": [], "sentences": ["x"]},
         "v_bad": 3,
     }  # fmt: skip
@@ -207,8 +221,8 @@ def test_activitynet_sentences_are_read_and_broken_ones_named(tmp_path, videos):
         ("He lands.", (4.0, 31.0)),
     ]
     assert summary(problems) == {
-        "span outside the clip": 2, "span ends before it starts": 1, "no timestamps for sentence": 1,
-        "file missing": 1, "duration is not a positive number": 2,
+        "span outside the clip": 3, "span ends before it starts": 1, "no timestamps for sentence": 1,
+        "file missing": 1, "duration is not a positive number": 3,
     }  # fmt: skip
 
 

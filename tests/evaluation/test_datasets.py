@@ -159,6 +159,14 @@ def test_annotations_at_another_rate_meet_the_file_in_time():
     np.testing.assert_allclose(truth.boxes[:, 0], [np.nan, 0.030, 0.040, 0.049, np.nan], rtol=1e-6)
 
 
+@pytest.mark.parametrize("fps", [2.0**-31, 2.0**31])
+def test_the_most_hostile_rates_that_readers_let_pass_have_a_truth(fps):
+    case, video = record(0, 9, (0, 99), fps), info(100, 10)
+    truth = truth_of(case, video, segment_of(case, video), np.arange(100))
+    assert np.isfinite(truth.span).all()
+    assert truth.boxes.shape == (100, 4)
+
+
 @pytest.mark.parametrize("rate", [10, 25])
 def test_an_event_behind_the_files_end_is_refused(rate):
     with pytest.raises(AnnotationError, match="begins at frame 100"):
