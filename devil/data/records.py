@@ -32,6 +32,9 @@ from devil.video import probe
 def read_records(path: str | os.PathLike, root: str | os.PathLike | None = None) -> tuple[list[Record], list[Problem]]:
     """Reads a JSON list, or one JSON object per line, of chat records.
 
+    The last frames that a record names, `end_time` and `used_segment.end_fid`, are taken as included. A segment that
+    ends at `frame_count`, behind the last frame, excludes its end and is read as the one that ends at the last frame.
+
     Args:
         path: the annotation file.
         root: folder that video and image paths start from; the file's own by default.
@@ -115,7 +118,8 @@ def _segment(value: Any, count: int) -> tuple[int, int]:
         return 0, count - 1
     if not isinstance(value, dict):
         raise BrokenRecordError("used_segment is not an object")
-    return frame(value, "begin_fid"), frame(value, "end_fid")
+    end = frame(value, "end_fid")
+    return frame(value, "begin_fid"), end - 1 if end == count else end
 
 
 def _aligned(boxes: list[Any], start: int, end: int, segment: tuple[int, int]) -> list[Any]:

@@ -78,6 +78,13 @@ def test_without_a_segment_the_whole_file_is_used(folder):
     assert record.segment == (0, 19)
 
 
+def test_a_segment_that_excludes_its_end_may_end_behind_the_last_frame(folder):
+    record = changed("used_segment", {"begin_fid": 2, "end_fid": 20})
+    record["ground_truth"]["bboxs"] = [None, None, BOX, BOX, BOX, *[None] * 13]  # one per frame of the segment
+    (found,), problems = read_records(write(folder, record))
+    assert (problems, found.segment, len(found.boxes)) == ([], (2, 19), 3)
+
+
 def test_images_have_one_box_and_no_times(folder):
     image = {
         "image": ["photo.png"],
@@ -130,7 +137,8 @@ BROKEN = [
     (changed("ground_truth", "end_time", 99), "span outside the clip"),
     (changed("ground_truth", "start_time", None), "start_time is not a whole number"),
     (changed("ground_truth", "start_time", 4.5), "start_time is not a whole number"),
-    (changed("used_segment", {"begin_fid": 2, "end_fid": 20}), "segment outside the video"),
+    (changed("used_segment", {"begin_fid": 2, "end_fid": 21}), "segment outside the video"),
+    (changed("used_segment", {"begin_fid": 20, "end_fid": 20}), "segment outside the video"),
     (changed("used_segment", "end_fid", 10**309), "end_fid is not a whole number"),
     (changed("used_segment", 7), "used_segment is not an object"),
 ]
