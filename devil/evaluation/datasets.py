@@ -78,6 +78,11 @@ def load_dataset(
     """
     if control and name != SYNTHETIC:
         raise UsageError("--control is made for the synthetic clips", "use --dataset synthetic")
+    if annotations and name not in PUBLISHED:
+        mend = "leave it out" if name == SYNTHETIC else f"name either with --dataset, or one of {', '.join(PUBLISHED)}"
+        raise UsageError(f"--annotations says where a published data set's lie, and {name} is none", mend)
+    if root and name == SYNTHETIC:
+        raise UsageError("the synthetic clips take no --root", "leave it out")
     if name == SYNTHETIC:
         path = held_out_split(cache, progress)
         path = path.with_name(CONTROL) if control else path

@@ -80,6 +80,7 @@ CASES = [
     ("eval", "--model {here}/none", 1, "is not a folder"),
     ("eval", "--dataset nonsense", 2, "known are"),
     ("eval", "--dataset vidstg", 2, "--root"),
+    ("eval", "--dataset {here}/file --annotations {here}/file", 2, "--annotations says where a published data set's"),
     ("eval", "--output {here}", 1, "something else than an evaluation"),
     ("eval", "--output {here}/file/out", 1, "is a file"),
     ("eval", "--output /proc/out", 1, "cannot write /proc/out"),

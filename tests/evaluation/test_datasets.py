@@ -101,6 +101,12 @@ def test_what_does_not_fit_together_is_refused(annotations, tmp_path):
         load("nonsense")
     with pytest.raises(UsageError, match="--control"):
         load(annotations, control=True)
+    with pytest.raises(UsageError, match="--annotations"):
+        load(annotations, annotations=annotations)
+    with pytest.raises(UsageError, match="--annotations"):
+        load("synthetic", annotations=annotations)
+    with pytest.raises(UsageError, match="--root"):
+        load("synthetic", tmp_path)
     (tmp_path / "none.json").write_text("[]")
     with pytest.raises(AnnotationError, match="no record"):
         load(tmp_path / "none.json")
