@@ -59,8 +59,8 @@ def run_command(
         unwrap_help(options)
         parsed = parse_options(options, prog, args, description=description, config=one_flag)
         _print(work(parsed), parsed)
-    except KeyboardInterrupt:
-        _say(f"{prog}: interrupted; nothing half-written was left")
+    except KeyboardInterrupt as told:
+        _say(f"{prog}: interrupted; {told or 'nothing half-written was left'}")
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -134,7 +134,7 @@ class Course:
 
     def load(self, phase: Phase) -> None:
         """Takes over what a phase has reached, if it was ever run."""
-        from devil.training.loop import STATE, load_state
+        from devil.training.state import STATE, load_state
 
         if (self.folder / phase / STATE).exists():
             load_state(self._objective(phase), self.folder / phase)

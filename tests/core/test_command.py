@@ -45,6 +45,7 @@ def test_without_json_the_result_is_not_printed(capsys):
         (UsageError("no video"), 2, "do: no video"),
         (KeyError("x"), 1, "do: unexpected KeyError: 'x' (run again with --debug for the traceback)"),
         (KeyboardInterrupt(), 130, "do: interrupted; nothing half-written was left"),
+        (KeyboardInterrupt("it continues from step 7"), 130, "do: interrupted; it continues from step 7"),
     ],
 )
 def test_errors_are_one_line_and_an_exit_code(capsys, error, code, line):

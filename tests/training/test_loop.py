@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -11,10 +12,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator
 from torch import nn
 
 from devil.errors import CheckpointError
-from devil.training.loop import LOG, LoopConfig, learning_rate, load_trained, permuted, train
+from devil.training.loop import LOG, LoopConfig, learning_rate, permuted, train
+from devil.training.state import STATE, load_trained
 
 
 class Curve(nn.Module):
@@ -28,24 +31,27 @@ class Curve(nn.Module):
     def forward(self, batch):
         inputs, noise = batch, torch.rand(())
         loss = (self.layers(inputs) - inputs.sum(1, keepdim=True) - noise).square().mean()
-        return {"loss": loss, "noise": noise}
+        some = {"some": inputs[0, 0]} if inputs[0, 0] > 1 else {}
+        return {"loss": loss, "noise": noise, **some}
 
 
 def draw(number):
     return torch.randn(4, 3, generator=torch.Generator().manual_seed(number))
 
 
-def run(folder, steps=7, stop=None, **changes):
+def run(folder, steps=7, stop=None, told=None, accelerator=None, **changes):
     objective = Curve()
     groups = [{"params": list(objective.parameters()), "lr": 1e-2}]
     config = LoopConfig(**({"steps": steps, "save_every": 3, "log_every": 1} | changes))
 
     def drawn(number):
         if number == stop:
-            raise KeyboardInterrupt
+            raise RuntimeError("killed")
+        if number == told:
+            signal.raise_signal(signal.SIGINT)
         return draw(number)
 
-    train(objective, groups, drawn, config, folder)
+    train(objective, groups, drawn, config, folder, accelerator)
     return objective, lines(folder)
 
 
@@ -59,12 +65,64 @@ def losses(log):
 
 def test_a_killed_run_resumes_to_the_same_losses_and_weights(tmp_path):
     whole, log = run(tmp_path / "whole")
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(RuntimeError, match="killed"):
         run(tmp_path / "killed", stop=5)
+    assert [line["step"] for line in lines(tmp_path / "killed")] == [1, 2, 3, 4, 5]
+    with (tmp_path / "killed" / LOG).open("a") as file:
+        file.write('{"step": 6, "se')
     resumed, _ = run(tmp_path / "killed")
+    assert [line["step"] for line in lines(tmp_path / "killed")] == [1, 2, 3, 4, 5, 6, 7]
     assert losses(lines(tmp_path / "killed")) == losses(log)
     for one, two in zip(whole.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(one, two)
+
+
+def test_an_interrupted_run_ends_its_step_and_continues_behind_it(tmp_path):
+    whole, log = run(tmp_path / "whole")
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt, match="continues from step 5"):
+        run(tmp_path / "stopped", told=4)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert torch.load(tmp_path / "stopped" / STATE, weights_only=True)["step"] == 5
+    resumed, again = run(tmp_path / "stopped", stop=4)
+    assert losses(again) == losses(log)
+    for one, two in zip(whole.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(one, two)
+
+
+def test_who_interrupts_twice_need_not_wait_for_the_step(tmp_path):
+    def impatient(_):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    objective = Curve()
+    with pytest.raises(KeyboardInterrupt):
+        train(objective, [{"params": list(objective.parameters())}], impatient, LoopConfig(2), tmp_path)
+    assert not (tmp_path / STATE).exists()
+
+
+def test_half_precision_continues_with_the_scale_it_had(tmp_path):
+    def scaled():
+        accelerator = Accelerator(cpu=True)
+        accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=64.0, growth_interval=2)
+        return accelerator
+
+    _, log = run(tmp_path / "whole", accelerator=scaled())
+    with pytest.raises(RuntimeError, match="killed"):
+        run(tmp_path / "killed", stop=4, accelerator=scaled())
+    accelerator = scaled()
+    run(tmp_path / "killed", accelerator=accelerator)
+    assert accelerator.scaler.get_scale() == 64 * 2**3  # doubled after steps 2, 4 and 6
+    assert losses(lines(tmp_path / "killed")) == losses(log)
+
+
+@pytest.mark.parametrize("spoil", [lambda _: b"", lambda _: b"garbage", lambda whole: whole[: len(whole) // 2]])
+def test_a_damaged_state_is_one_line_that_says_to_remove_it(tmp_path, spoil):
+    run(tmp_path, steps=3)
+    (tmp_path / STATE).write_bytes(spoil((tmp_path / STATE).read_bytes()))
+    with pytest.raises(CheckpointError, match=r"state\.pt is damaged: remove it") as caught:
+        run(tmp_path, steps=3)
+    assert "\n" not in str(caught.value)
 
 
 def test_one_seed_gives_one_run_and_another_seed_another(tmp_path):
@@ -121,10 +179,13 @@ def test_two_processes_give_the_losses_and_weights_of_one(tmp_path):
     finally:
         for worker in workers:
             worker.kill()
+    has = [bool(draw(number)[0, 0] > 1) for number in range(6)]
+    assert (True, False) in zip(has[::2], has[1::2], strict=True)  # a loss that one process has and the other has not
     single, log = run(tmp_path / "one", steps=3, accumulate=2)
     both = lines(tmp_path / "two")
     for one, two in zip(log, both, strict=True):
-        assert one["loss"] == pytest.approx(two["loss"], rel=1e-5)
+        assert one.pop("seconds") >= 0
+        assert one == pytest.approx({name: value for name, value in two.items() if name != "seconds"}, rel=1e-5)
     for name, value in torch.load(tmp_path / "two.pt", weights_only=True).items():
         torch.testing.assert_close(single.state_dict()[name], value, rtol=1e-5, atol=1e-6)
 
