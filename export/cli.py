@@ -89,6 +89,8 @@ def _summarise(options: ExportOptions, manifest: Manifest) -> None:
         table.add_row(graph, f"{size / 1e6:.1f}", _phrase(fidelity["measures"]))
     console = Console(file=sys.stdout, soft_wrap=True, highlight=False)
     console.print(table)
+    if "language" in manifest.quantisation:
+        console.print("language: for random prompts, which rounding moves most; devil-eval says what answers lose")
     total = sum(record.bytes for record in manifest.files.values())
     console.print(f"{options.bundle} ({total / 1e6:.1f} MB, {manifest.precision})", markup=False)
 
