@@ -60,7 +60,7 @@ def run_command(
         parsed = parse_options(options, prog, args, description=description, config=one_flag)
         _print(work(parsed), parsed)
     except KeyboardInterrupt as told:
-        _say(f"{prog}: interrupted; {told or 'nothing half-written was left'}")
+        _say(f"{prog}: interrupted; {str(told) or 'nothing half-written was left'}")
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
