@@ -11,12 +11,14 @@ from torch import Tensor, nn
 from devil.clip import load_clip
 from devil.config import DevilConfig, level_shapes
 from devil.data.annotation import Record
+from devil.evaluation.truth import segment_of, truth_of
 from devil.model.devil import DevilModel
 from devil.prompt import PromptWriter, image_answer, stvg_answer
 from devil.training.detection import detection_loss
 from devil.training.language import LanguageOutput, answer_loss, language_pass
 from devil.training.losses import REFERENCE, LossWeights
 from devil.training.packing import Packed, collate, pack_image, pack_video
+from devil.video import probe
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,8 @@ class GroundingBatch:
     Attributes:
         packed: the dialogue, B = 1.
         patches: uint8 [F, P, 3·patch²]; positions: int64 [P, 2]; kept: bool [F, G], visual tokens in the prompt.
-        frames: uint8 [N, H, W, 3], the sampled frames inside the true span, for the detector; N may be 0.
+        frames: uint8 [N, H, W, 3], the sampled frames from the first to the last that has a box, for the detector; N
+            may be 0.
         target: float32 [N, 4], cx, cy, w, h; present: bool [N], whether the frame has a box.
     """
 
@@ -40,29 +43,31 @@ class GroundingBatch:
 
 
 def record_batch(record: Record, config: DevilConfig, writer: PromptWriter) -> GroundingBatch:
-    """Loads what a record is about.
+    """Loads what a record is about, with the truth that an evaluation of it would score.
 
     Raises:
         VideoError: the file cannot be read.
+        AnnotationError: the event lies behind the file's end.
     """
-    clip = load_clip(record.path, config, segment=None if record.is_image else record.segment)
-    inside, boxes = record.at(clip.indices)
+    segment = segment_of(record, probe(record.path))
+    clip = load_clip(record.path, config, segment=segment)
+    truth = truth_of(record, clip.info, segment, clip.indices)
     kept = clip.kept.sum(1).tolist()
     if record.is_image:
         packed = pack_image(writer, kept[0], [(record.sentence, record.answer or image_answer())])
     else:
-        told = clip.times[inside[clip.rows]] if inside.any() else clip.times[:1]
-        answer = record.answer or stvg_answer(told[0], told[-1])
-        packed = pack_video(writer, clip.times, kept, [(record.sentence, answer)])
-    present = ~np.isnan(boxes[inside]).any(1)
+        packed = pack_video(writer, clip.times, kept, [(record.sentence, record.answer or stvg_answer(*truth.span))])
+    has_box = ~np.isnan(truth.boxes).any(1)
+    rows = np.flatnonzero(has_box)
+    event = slice(rows[0], rows[-1] + 1) if rows.size else slice(0)
     return GroundingBatch(
         packed=collate([packed], sum(kept), config.language.vocab),
         patches=torch.from_numpy(clip.patches),
         positions=torch.from_numpy(clip.positions),
         kept=torch.from_numpy(clip.kept),
-        frames=torch.from_numpy(clip.frames[inside]),
-        target=torch.from_numpy(centred(boxes[inside])),
-        present=torch.from_numpy(present),
+        frames=torch.from_numpy(clip.frames[event]),
+        target=torch.from_numpy(centred(truth.boxes[event])),
+        present=torch.from_numpy(has_box[event]),
     )
 
 

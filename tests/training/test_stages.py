@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from devil.clip import load_clip
 from devil.config import level_shapes
 from devil.data.annotation import Record
 from devil.data.records import read_records
@@ -113,10 +114,15 @@ def test_a_span_between_two_sampled_frames_still_teaches_the_answer(record, writ
 
 
 def test_a_frame_without_a_box_adds_nothing(record, writer):
-    missing = dataclasses.replace(record, boxes=np.full_like(record.boxes, np.nan))
-    batch = record_batch(missing, tiny_config(), writer)
-    losses = GroundingObjective(tiny_model(), detects=True)(batch)
-    assert float(losses["detector"]) == 0
+    indices = load_clip(record.path, tiny_config()).indices
+    sampled = indices[(indices >= record.start) & (indices <= record.end)] - record.start
+    boxes = record.boxes.copy()
+    boxes[sampled[1:-1]] = np.nan
+    batch = record_batch(dataclasses.replace(record, boxes=boxes), tiny_config(), writer)
+    assert batch.present.tolist() == [True, *[False] * (len(sampled) - 2), True]
+    boxes[sampled] = np.nan
+    batch = record_batch(dataclasses.replace(record, boxes=boxes), tiny_config(), writer)
+    assert set(GroundingObjective(tiny_model(), detects=True)(batch)) == {"loss", "answer"}
 
 
 def test_level_shapes_of_the_batch_fit_the_detector(batch):
