@@ -11,6 +11,8 @@ from devil.answer import HALF_PRINTED
 
 Span = tuple[float, float]
 
+_PICKS = 1 << 16  # rows picked at once by `bootstrap`
+
 METRICS = ("m_tIoU", "m_vIoU", "vIoU@0.3", "vIoU@0.5", "exact_span")
 
 
@@ -111,11 +113,19 @@ def scores(samples: Sequence[Sample]) -> np.ndarray:
 
 
 def bootstrap(table: np.ndarray, draws: int = 2000, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
-    """Percentile interval of the column means of `table` [N, M], by resampling rows: low [M] and high [M]."""
-    picks = np.random.RandomState(0).randint(len(table), size=(draws, len(table)))
-    counts = np.zeros((draws, len(table)))
-    np.add.at(counts, (np.arange(draws)[:, None], picks), 1)
-    low, high = np.quantile(counts @ table / len(table), [(1 - level) / 2, (1 + level) / 2], axis=0)
+    """Percentile interval of the column means of `table` [N, M], by resampling rows: low [M] and high [M].
+
+    Memory holds a few draws at a time; which rows they take does not depend on how many.
+    """
+    random, size = np.random.RandomState(0), len(table)
+    columns = np.ascontiguousarray(table.T)  # summed one by one: a column's interval is the same beside any other
+    means = []
+    for start in range(0, draws, at_once := max(_PICKS // size, 1)):
+        few = min(at_once, draws - start)
+        picks = random.randint(size, size=(few, size)) + size * np.arange(few)[:, None]
+        counts = np.bincount(picks.ravel(), minlength=few * size).reshape(few, size).astype(np.float64)
+        means.append(np.column_stack([counts @ column for column in columns]) / size)
+    low, high = np.quantile(np.concatenate(means), [(1 - level) / 2, (1 + level) / 2], axis=0)
     return low, high
 
 

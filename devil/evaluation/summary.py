@@ -90,8 +90,15 @@ def _means(names: Sequence[str], table: np.ndarray) -> dict[str, float | None]:
 
 
 def _intervals(names: Sequence[str], table: np.ndarray) -> dict[str, list[float] | None]:
-    """95 % bootstrap intervals of the means."""
-    return _by_column(names, table, lambda column: [float(end[0]) for end in bootstrap(column[:, None])])
+    """95 % bootstrap intervals of the means; columns whose values are known in the same rows are drawn together."""
+    found: dict[str, list[float] | None] = dict.fromkeys(names)
+    known = ~np.isnan(table)
+    for rows in np.unique(known, axis=1).T:
+        columns = np.flatnonzero((known == rows[:, None]).all(axis=0))
+        if rows.any():
+            ends = np.column_stack(bootstrap(table[np.ix_(rows, columns)]))
+            found |= {names[column]: pair for column, pair in zip(columns, ends.tolist(), strict=True)}
+    return found
 
 
 def _by_column(names: Sequence[str], table: np.ndarray, of: Callable[[np.ndarray], Any]) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """Metrics against plain loops, on ordinary and hostile answers."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -144,6 +146,34 @@ def test_scores_have_a_row_per_sample(group):
     tubes = [looped_tube_iou(sample) for sample in group]
     np.testing.assert_allclose(found[:, METRICS.index("m_vIoU")], tubes, atol=1e-9)
     np.testing.assert_array_equal(found[:, METRICS.index("vIoU@0.5")], np.array(tubes) > 0.5)
+
+
+def resampled_means(table, draws=2000):
+    """The means of every draw, all at once and row by row."""
+    picks = np.random.RandomState(0).randint(len(table), size=(draws, len(table)))
+    return np.array([table[rows].mean(axis=0) for rows in picks])
+
+
+@pytest.mark.parametrize("rows", [1, 2, 37, 1009])
+def test_intervals_are_those_of_plain_resampling_however_many_rows_are_held_at_once(rows, monkeypatch):
+    table = np.random.RandomState(4).rand(rows, 3)
+    table[:, 1] = table[:, 1] > 0.5
+    expected = np.quantile(resampled_means(table), [0.025, 0.975], axis=0)
+    found = bootstrap(table)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-13)  # another order of sums
+    for column in range(3):
+        np.testing.assert_allclose(bootstrap(table[:, [column]]), np.array(found)[:, [column]], rtol=0, atol=1e-13)
+    monkeypatch.setattr("devil.metrics._PICKS", 5 * rows)
+    np.testing.assert_allclose(bootstrap(table), expected, rtol=0, atol=1e-13)
+
+
+def test_intervals_of_many_rows_take_little_memory():
+    table = np.random.RandomState(4).rand(10_000, 6)
+    tracemalloc.start()
+    bootstrap(table, draws=100)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 5e6  # all picks at once are 8 MB, and their counts as much again
 
 
 def test_intervals_match_the_normal_approximation_on_many_samples():

@@ -74,6 +74,19 @@ def test_figures_are_means_of_the_samples_scores(oracle, records):
         assert values["intervals"][name] == pytest.approx([low[column], high[column]], rel=1e-12)
 
 
+def test_a_figure_that_some_clips_lack_has_the_interval_of_the_others(oracle, records):
+    """The box figure counts clips that have a true box in a sampled frame; the other figures count all clips."""
+    asked = asked_of(oracle, records)
+    blank = dataclasses.replace(asked[1].sample, true_boxes=np.full_like(asked[1].sample.true_boxes, np.nan))
+    asked[1] = dataclasses.replace(asked[1], sample=blank)
+    values = summarise(dataset(records), asked)
+    table = scores([one.sample for one in asked])
+    low, high = bootstrap(table)
+    assert 0 < table[:, 1].mean() < 1
+    assert values["intervals"]["m_vIoU"] == pytest.approx([low[1], high[1]], rel=1e-12)
+    assert values["intervals"]["box_iou"] == [1.0, 1.0]
+
+
 def test_temporal_sets_report_recalls(records):
     spans = [(0.0, 2.0), (1.0, 2.0), (0.0, 1.0)]
     told = [(0.0, 2.0), (1.0, 1.4), None]  # overlaps 1, 0.4, 0
