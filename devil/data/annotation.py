@@ -134,12 +134,14 @@ def parsed(text: str) -> Any:
     """The JSON value that a text is.
 
     Raises:
-        ValueError: it is not JSON, or more lists stand in lists than can be read.
+        ValueError: it is not JSON, or more than can be read.
     """
     try:
         return json.loads(text)
-    except RecursionError:
-        raise ValueError("too many lists or objects in each other") from None
+    except json.JSONDecodeError:
+        raise
+    except (RecursionError, ValueError):  # Python reads whole numbers of some thousand digits, no longer ones
+        raise ValueError("too many lists or objects in each other, or a number of too many digits") from None
 
 
 def shown(value: Any) -> str:
