@@ -186,8 +186,8 @@ def read_samples(folder: Path) -> dict[int, Asked]:
     for line in text.splitlines():
         try:
             asked = Asked.from_json(json.loads(line))
-        except (ValueError, KeyError, TypeError, IndexError):
-            continue  # half-written when a run was killed: asked again
+        except (ValueError, KeyError, TypeError, IndexError, OverflowError, RecursionError):
+            continue  # half-written when a run was killed, or edited: asked again
         found[asked.index] = asked
     return dict(sorted(found.items()))
 

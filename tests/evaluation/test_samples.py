@@ -118,6 +118,17 @@ def test_a_video_that_was_repaired_is_asked_about(oracle, records, tmp_path):
     assert len(lines(folder)) == 2
 
 
+@pytest.mark.parametrize(
+    "line", ["[]", "3", "{}", '{"index": 1e999}', "[" * 100_000, '{"index": 0, "problem": ""}', "\0"]
+)
+def test_lines_that_nobody_wrote_are_asked_again(oracle, records, tmp_path, line):
+    dataset, folder = Dataset("test", "digest", tuple(records), ()), tmp_path / "run"
+    SampleLog(folder, RUN_OF)
+    (folder / SAMPLES).write_text(line + "\n")
+    ask_all(dataset, oracle, SampleLog(folder, RUN_OF), 1, quiet)
+    assert [json.loads(line)["index"] for line in lines(folder)] == [0]
+
+
 def test_an_interrupt_leaves_whole_lines(oracle, records, tmp_path):
     dataset = Dataset("test", "digest", tuple(records), ())
 
