@@ -87,7 +87,12 @@ def evaluate(options: EvalOptions) -> dict[str, Any]:
         answerer = _answerer(options, dataset, progress)
         run = run_values(answerer, dataset)
         folder = options.output or Path(_default_folder(answerer, dataset))
-        asked = ask_all(dataset, answerer, SampleLog(folder, run, options.force), options.limit, progress)
+        log = _opened(folder, run, options.force)
+        try:
+            asked = ask_all(dataset, answerer, log, options.limit, progress)
+        except KeyboardInterrupt:
+            same = "the same command without --force" if options.force else "the same command"
+            raise KeyboardInterrupt(f"{folder} holds {len(log.asked)} answers, {same} continues") from None
         progress("drawing", 0, 1)
         values = summarise(dataset, asked) | {"run": run}
         write_text(folder / METRICS, json.dumps(values, indent=1) + "\n")
@@ -114,7 +119,8 @@ def _check(options: EvalOptions) -> None:
     check_gpu_here(options.engine)
     check_folder_writable(options.output or "eval")  # the current folder; the whole name is told by what answers
     if options.output:
-        check_writable(options.output / REPORT)
+        for name in (METRICS, REPORT):
+            check_writable(options.output / name)
         run_in(options.output)
     if options.model:
         local_folder(options.model)
@@ -140,6 +146,20 @@ def _answerer(options: EvalOptions, dataset: Dataset, progress: Progress) -> Ans
     progress("opening the bundle", 0, 1)
     check_memory, trust = not options.ignore_memory, options.trust_engines
     return BundleAnswerer(bundle, options.threads, options.limits, check_memory, options.engine, trust, _first(dataset))
+
+
+def _opened(folder: Path, run: Mapping[str, Any], force: bool) -> SampleLog:
+    """The log of answers; figures of a run that is begun anew do not outlive its answers.
+
+    Raises:
+        OutputError: the folder holds something else, or cannot be written.
+    """
+    log = SampleLog(folder, run, force)
+    for name in (METRICS, REPORT):
+        check_writable(folder / name)
+        if force:
+            (folder / name).unlink(missing_ok=True)
+    return log
 
 
 def _first(dataset: Dataset) -> VideoInfo | None:

@@ -27,8 +27,11 @@ def summarise(dataset: Dataset, asked: Sequence[Asked]) -> dict[str, Any]:
     """
     answered = [one for one in asked if one.sample is not None]
     if not answered:
-        reasons = ", ".join(skipped(dataset, asked))
-        raise AnnotationError(f"nothing of {dataset.name} could be asked ({reasons})", "check --root and the file")
+        reasons = ", ".join(f"{count} × {reason}" for reason, count in skipped(dataset, asked).items())
+        first = next((f"; the first: {one.problem}" for one in asked), "")
+        raise AnnotationError(
+            f"nothing of {dataset.name} could be asked ({reasons}{first})", "check --root and the file"
+        )
     names, score = (TEMPORAL_METRICS, temporal_table) if dataset.is_temporal else (TUBE_METRICS, tube_table)
     samples = [one.sample for one in answered]
     table = score(samples)

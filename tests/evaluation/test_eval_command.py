@@ -89,6 +89,41 @@ def test_another_model_in_the_folder_is_refused_with_one_line(annotations, check
     assert (folder / SAMPLES).read_text() == before
 
 
+def test_an_interrupted_run_says_how_to_continue_and_leaves_no_figures_of_another(
+    annotations, bundle, tmp_path, monkeypatch, capsys
+):
+    folder, ask = tmp_path / "run", BundleAnswerer.ask
+    args = ["--dataset", str(annotations), "--bundle", str(bundle), "--output", str(folder), "--threads", "1"]
+
+    def interrupted(answerer, path, sentence, segment):
+        if len((folder / SAMPLES).read_text().splitlines()) == 2:
+            raise KeyboardInterrupt
+        return ask(answerer, path, sentence, segment)
+
+    assert main([*args, "--limit", "1"]) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(BundleAnswerer, "ask", interrupted)
+        assert main([*args, "--force"]) == 130
+    line = f"devil-eval: interrupted; {folder} holds 2 answers, the same command without --force continues\n"
+    assert capsys.readouterr().err == line
+    assert sorted(path.name for path in folder.iterdir()) == ["run.json", SAMPLES]
+    assert main(args) == 0
+    assert json.loads((folder / METRICS).read_text())["samples"] == len(read_samples(folder)) == 4
+
+
+def test_a_data_set_of_which_nothing_can_be_asked_says_why(annotations, bundle, tmp_path, capsys):
+    record = json.loads(annotations.read_text())[0]
+    (tmp_path / "cut.mp4").write_bytes((annotations.parent / record["video"][0]).read_bytes()[:5000])
+    (tmp_path / "cut.json").write_text(json.dumps([record | {"video": "cut.mp4"}] * 2))
+    args = ["--dataset", str(tmp_path / "cut.json"), "--bundle", str(bundle), "--output", str(tmp_path / "run")]
+    assert main([*args, "--threads", "1"]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "2 × video unreadable; the first: video unreadable: " in error
+    assert "cut.mp4" in error
+    assert not (tmp_path / "run" / METRICS).exists()
+
+
 def test_limits_are_part_of_what_was_evaluated(annotations, bundle, evaluated, tmp_path, capsys):
     args = ["--dataset", str(annotations), "--bundle", str(bundle), "--threads", "1", "--max-frames", "3"]
     assert main([*args, "--limit", "1", "--output", str(tmp_path / "run"), "--json"]) == 0
