@@ -15,8 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import tyro
-from harness import Row, faster, figure, paired_medians, report
+from harness import Row, command_line, faster, figure, paired_medians, report
 from video_memory import memory_rows
 
 from devil.assets import reference_checkpoint
@@ -208,4 +207,4 @@ def torch_grounder(checkpoint: Path) -> TorchGrounder:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options))
+    main(command_line(Options))

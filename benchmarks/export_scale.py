@@ -20,8 +20,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
-from harness import Row, faster, figure, report
+from harness import Row, command_line, faster, figure, report
 
 MOST_MB = {"fp16": 1500, "linked": 300, "int4": 2500}
 SLOWER = 1.5  # than a copy
@@ -196,4 +195,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options, description=__doc__))
+    main(command_line(Options, __doc__))

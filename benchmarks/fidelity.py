@@ -14,8 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import tyro
-from harness import Row, figure, report
+from harness import Row, command_line, figure, report
 
 from devil.answer import Span
 from devil.assets import reference_checkpoint
@@ -126,4 +125,4 @@ def at_least(case: str, value: float, least: float | None) -> Row:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options))
+    main(command_line(Options))

@@ -21,10 +21,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import tyro
 from gpu_measures import agreement, detector_speed, growth, stages
 from gpu_page import page
-from harness import machine
+from harness import command_line, machine
 
 from devil.engine_key import BACKENDS
 from devil.files import write_text
@@ -184,4 +183,4 @@ def print_line(values: Any) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options))
+    main(command_line(Options))

@@ -1,4 +1,4 @@
-"""What every benchmark here shares: rows with a goal, paired medians, the machine, and one JSON document at the end."""
+"""What the benchmarks share: flags, rows with a goal, paired medians, the machine, and one JSON document at the end."""
 
 from __future__ import annotations
 
@@ -11,6 +11,13 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TypeVar
+
+from devil.errors import UsageError
+from devil.usage import parse_options
+
+Options = TypeVar("Options")
 
 PACKAGES = ("torch", "transformers", "onnxruntime", "onnx", "numpy", "av")
 
@@ -63,6 +70,20 @@ def paired_medians(
             if turn:
                 seconds[index].append(clock() - start)
     return [statistics.median(values) for values in seconds]
+
+
+def command_line(options: type[Options], description: str | None = None) -> Options:
+    """What this process was called with, as `options`, a frozen dataclass; what cannot be read ends it with one line.
+
+    Args:
+        description: for `--help`; by default the docstring of `options`.
+    """
+    prog = Path(sys.argv[0]).name
+    try:
+        return parse_options(options, prog, None, description=description)
+    except UsageError as error:
+        sys.stderr.write(f"{prog}: {error}\n")
+        sys.exit(error.exit_code)
 
 
 def machine() -> dict[str, object]:

@@ -20,10 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import tyro
 from drafting import drafting_rows
 from half_billion import CONFIG, FORMS, Genai, Reference, language_graph, write_checkpoint
-from harness import Row, faster, figure, report
+from harness import Row, command_line, faster, figure, report
 from harness import paired_medians as paired_wall_medians
 
 from devil.runtime.engines.onnxruntime import OnnxRuntimeRunner
@@ -140,4 +139,4 @@ def _nothing() -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options))
+    main(command_line(Options))

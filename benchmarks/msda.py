@@ -23,8 +23,7 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime
 import torch
-import tyro
-from harness import Row, faster, figure, paired_medians, report
+from harness import Row, command_line, faster, figure, paired_medians, report
 
 from devil.config import PRESETS, DetectorConfig, SwinConfig, level_shapes
 from devil.contract import contract
@@ -304,4 +303,4 @@ class _GivenText(torch.nn.Module):
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options, description=__doc__))
+    main(command_line(Options, __doc__))

@@ -22,8 +22,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import tyro
-from harness import Row, figure, report
+from harness import Row, command_line, figure, report
 from quantised_detector import detector_rows
 
 from devil.bundle import open_bundle
@@ -220,4 +219,4 @@ def rule_rows(bundle: Path, work: Path, options: Options) -> list[Row]:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options))
+    main(command_line(Options))

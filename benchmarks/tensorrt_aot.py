@@ -15,8 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
-from harness import Row, figure, report
+from harness import Row, command_line, figure, report
 
 TINY_SECONDS = 60
 DETECTOR_SECONDS = 600
@@ -118,4 +117,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options, description=__doc__))
+    main(command_line(Options, __doc__))

@@ -19,8 +19,7 @@ from pathlib import Path
 
 import av
 import numpy as np
-import tyro
-from harness import Row, figure, report
+from harness import Row, command_line, figure, report
 
 RATE, SECONDS, HEIGHT, WIDTH = 30, 10, 1080, 1920
 GOAL_MB = 100
@@ -119,4 +118,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options, description=__doc__))
+    main(command_line(Options, __doc__))

@@ -14,7 +14,7 @@ from typing import Annotated
 
 import numpy as np
 import tyro
-from harness import Row, figure, report
+from harness import Row, command_line, figure, report
 
 from devil.assets import demo_request
 from devil.bundle import read_manifest
@@ -73,4 +73,4 @@ def _memory(name: str) -> float:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options, description=__doc__))
+    main(command_line(Options, __doc__))
