@@ -12,7 +12,7 @@ from devil.errors import OutputError
 from devil.files import sampled_sha256, write_text
 
 RUN = "run.json"
-_OF_A_MODEL = ("config.json", "tokenizer.json", "*.safetensors", "*.bin")
+_OF_A_MODEL = ("*.json", "*.safetensors", "*.bin")
 
 
 def check_run(folder: Path, run: Mapping[str, Any], state: str) -> None:

@@ -43,7 +43,7 @@ class Meter:
         names = list(dict.fromkeys(gather_object(list(self._values))))
         of = [self._values.get(name, []) for name in names]
         nothing = torch.zeros((), device=self._accelerator.device)
-        sums = torch.stack([torch.stack(values).sum() if values else nothing for values in of])
+        sums = torch.stack([torch.stack(values).sum().to(nothing) if values else nothing for values in of])
         counts = torch.tensor([float(len(values)) for values in of], device=nothing.device)
         total, count = self._accelerator.reduce(torch.stack([sums, counts]), "sum")
         means = dict(zip(names, (round(mean, 6) for mean in (total / count).tolist()), strict=True))
