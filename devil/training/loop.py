@@ -111,4 +111,4 @@ def train(
                 save_state(objective, optimizer, accelerator, step + 1, folder)
             if stops:
                 accelerator.wait_for_everyone()  # whoever leaves first may take the one that saves with it
-                raise KeyboardInterrupt(f"the same command continues from step {step + 1}")
+                raise KeyboardInterrupt(f"step {step + 1} is saved, and the same command continues from there")

@@ -155,7 +155,7 @@ def test_a_killed_training_continues_to_the_same_losses_and_weights(folder, whol
 def test_an_interrupted_training_keeps_its_steps_and_says_so(folder, whole, monkeypatch, capsys):
     at_call(monkeypatch, 5, lambda: signal.raise_signal(signal.SIGINT))
     assert main(command(folder, 3, "stopped", *WHOLE, "--save-every", "100")) == 130
-    assert "interrupted; the same command continues from step 3" in capsys.readouterr().err
+    assert "interrupted; step 3 is saved, and the same command continues from there" in capsys.readouterr().err
     monkeypatch.undo()
     assert main(command(folder, 3, "stopped", *WHOLE)) == 0
     assert losses(folder / "stopped-run") == losses(whole)

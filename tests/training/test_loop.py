@@ -80,7 +80,7 @@ def test_a_killed_run_resumes_to_the_same_losses_and_weights(tmp_path):
 def test_an_interrupted_run_ends_its_step_and_continues_behind_it(tmp_path):
     whole, log = run(tmp_path / "whole")
     before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt, match="continues from step 5"):
+    with pytest.raises(KeyboardInterrupt, match="step 5 is saved, and the same command continues"):
         run(tmp_path / "stopped", told=4)
     assert signal.getsignal(signal.SIGINT) is before
     assert torch.load(tmp_path / "stopped" / STATE, weights_only=True)["step"] == 5
@@ -148,16 +148,14 @@ def test_accumulated_batches_average_their_gradients(tmp_path):
         torch.testing.assert_close(parameter, start + step, rtol=1e-4, atol=1e-5)
 
 
-def test_two_processes_give_the_losses_and_weights_of_one(tmp_path):
-    script = tmp_path / "run.py"
+def in_two_processes(folder, lines):
+    """Runs lines of Python, which know this file as `loops`, in two processes that train together."""
+    script = folder / "run.py"
     script.write_text(
         f"import sys; sys.path.insert(0, {str(Path(__file__).parents[2])!r})\n"
-        "import importlib.util, pathlib\n"
+        "import importlib.util, pathlib, torch\n"
         f"spec = importlib.util.spec_from_file_location('loops', {__file__!r})\n"
-        "loops = importlib.util.module_from_spec(spec); spec.loader.exec_module(loops)\n"
-        "import torch\n"
-        f"objective, _ = loops.run(pathlib.Path({str(tmp_path / 'two')!r}), steps=3)\n"
-        f"torch.save(objective.state_dict(), {str(tmp_path / 'two.pt')!r})\n"
+        "loops = importlib.util.module_from_spec(spec); spec.loader.exec_module(loops)\n" + lines
     )
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -174,11 +172,19 @@ def test_two_processes_give_the_losses_and_weights_of_one(tmp_path):
     ]
     try:
         for worker in workers:
-            _, said = worker.communicate(timeout=240)
+            _, said = worker.communicate(timeout=120)
             assert worker.returncode == 0, said[-2000:]
     finally:
         for worker in workers:
             worker.kill()
+
+
+def test_two_processes_give_the_losses_and_weights_of_one(tmp_path):
+    in_two_processes(
+        tmp_path,
+        f"objective, _ = loops.run(pathlib.Path({str(tmp_path / 'two')!r}), steps=3)\n"
+        f"torch.save(objective.state_dict(), {str(tmp_path / 'two.pt')!r})\n",
+    )
     has = [bool(draw(number)[0, 0] > 1) for number in range(6)]
     assert (True, False) in zip(has[::2], has[1::2], strict=True)  # a loss that one process has and the other has not
     single, log = run(tmp_path / "one", steps=3, accumulate=2)
@@ -188,6 +194,21 @@ def test_two_processes_give_the_losses_and_weights_of_one(tmp_path):
         assert one == pytest.approx({name: value for name, value in two.items() if name != "seconds"}, rel=1e-5)
     for name, value in torch.load(tmp_path / "two.pt", weights_only=True).items():
         torch.testing.assert_close(single.state_dict()[name], value, rtol=1e-5, atol=1e-6)
+
+
+def test_where_one_process_is_told_to_stop_all_stop_after_the_same_step(tmp_path):
+    folder = tmp_path / "two"
+    in_two_processes(  # only the second process draws number 3, in the second step
+        tmp_path,
+        "try:\n"
+        f"    loops.run(pathlib.Path({str(folder)!r}), told=3)\n"
+        "except KeyboardInterrupt as told:\n"
+        "    assert str(told) == 'step 2 is saved, and the same command continues from there', told\n"
+        "else:\n"
+        "    raise AssertionError('it went on')\n",
+    )
+    assert torch.load(folder / STATE, weights_only=True)["step"] == 2
+    assert [line["step"] for line in lines(folder)] == [1, 2]
 
 
 def test_the_schedule_warms_up_and_falls_along_a_cosine():
