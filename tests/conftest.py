@@ -1,5 +1,6 @@
 """Lets tests import the helpers beside them (`from tests.… import …`) from anywhere; exports one model once."""
 
+import signal
 import sys
 from pathlib import Path
 
@@ -8,6 +9,10 @@ import pytest
 ROOT = str(Path(__file__).parents[1])
 if ROOT not in sys.path:
     sys.path.append(ROOT)  # behind everything else: ./devil must not shadow an installed package
+
+# Tests interrupt what they run; a runner that was started in the background has SIGINT ignored, also in its children.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
