@@ -55,12 +55,12 @@ def usage_error(box: str, prog: str) -> UsageError:
     """
     first, *others = _parts(box)
     text, see = " ".join(first), f"see {prog} --help"
-    if found := _CHOICE.search(text):
+    if found := _CHOICE.match(text):
         return UsageError(f"{found[2]} is {found[1]!r}", f"give {_choices(found[3])}")
-    if found := _VALUE.search(text):
+    if found := _VALUE.match(text):
         kind = next((kind for sign, kind in _KINDS.items() if sign in text), "another value")
         return UsageError(f"{found[1]} is {found[2] or found[3]!r}", f"give {kind}")
-    if found := re.search(r"Missing value for argument [^\w-]*([\w-]+)", text):
+    if found := re.match(r"Missing value for argument [^\w-]*([\w-]+)", text):
         if found[1].startswith("-"):
             return UsageError(f"{found[1]} has no value", f"give one, or leave {found[1]} out")
         return UsageError(f"{found[1].upper()} must be given", see)
@@ -69,8 +69,8 @@ def usage_error(box: str, prog: str) -> UsageError:
         unknown = [word for other in others for word in _invocations(other) if word.startswith("--")]
         wrong = f", and there is no {', '.join(unknown)}" if unknown and others[0][0].startswith("Unrec") else ""
         return UsageError(f"{missing} must be given{wrong}", see)
-    if text.startswith("Unrecognized options: "):
-        return _unknown(text.partition(": ")[2], others, see)
+    if text.startswith("Unrecognized options:"):
+        return _unknown(text.partition(":")[2].strip(), others, see)
     return UsageError(text or "the command line cannot be read", see)
 
 

@@ -48,6 +48,7 @@ CASES = [
     (f"{FULL} --unlike --any", "there is no --unlike, --any: see do --help"),
     (f"{FULL} there", "'there' belongs to no flag: see do --help"),
     (f"{FULL} --force=yes", "'yes' belongs to no flag: see do --help"),
+    (f"{FULL} --force=", "'' belongs to no flag: see do --help"),
     ("", "PLACE, --colour {red,green,blue} must be given: see do --help"),
     ("--unlike-any", "PLACE must be given: see do --help"),
     ("--colour red", "PLACE must be given: see do --help"),
@@ -62,6 +63,14 @@ def test_a_command_line_that_cannot_be_read_is_one_line(words, line, columns, ca
     assert run_command(Options, lambda _: pytest.fail("done"), "do", words.split()) == 2
     found = capsys.readouterr()
     assert (found.out, found.err) == ("", f"do: {line}\n")
+
+
+@pytest.mark.parametrize(
+    "word", ["invalid choice 'x' for argument '--x'. Expected one of ()", "Error parsing --x: 'x'", "Missing from do"]
+)
+def test_a_word_is_not_taken_for_what_tyro_says(word, capsys):
+    assert run_command(Options, lambda _: pytest.fail("done"), "do", [*FULL.split(), word]) == 2
+    assert capsys.readouterr().err == f"do: {word!r} belongs to no flag: see do --help\n"
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
