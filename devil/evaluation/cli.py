@@ -117,8 +117,9 @@ def _check(options: EvalOptions) -> None:
     check_threads(options.threads)
     options.limits.check()
     check_gpu_here(options.engine)
-    check_folder_writable(options.output or "eval")  # the current folder; the whole name is told by what answers
-    if options.output:
+    if options.output is None:
+        check_folder_writable("eval")  # the current folder; the whole name is told by what answers
+    else:
         for name in (METRICS, REPORT):
             check_writable(options.output / name)
         run_in(options.output)

@@ -1,6 +1,7 @@
 """devil-eval on a small random model: bundle and checkpoint answer alike, and the figures come out as promised."""
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -122,6 +123,13 @@ def test_a_data_set_of_which_nothing_can_be_asked_says_why(annotations, bundle, 
     assert "2 × video unreadable; the first: video unreadable: " in error
     assert "cut.mp4" in error
     assert not (tmp_path / "run" / METRICS).exists()
+
+
+def test_a_folder_that_may_be_written_needs_no_rights_to_the_one_around_it(annotations, bundle, evaluated, monkeypatch):
+    folder, values = evaluated
+    access = os.access  # patched, because root may write anywhere
+    monkeypatch.setattr(os, "access", lambda path, mode: path != folder.parent and access(path, mode))
+    assert evaluate(EvalOptions(dataset=str(annotations), bundle=bundle, output=folder, threads=1)) == values
 
 
 def test_limits_are_part_of_what_was_evaluated(annotations, bundle, evaluated, tmp_path, capsys):
