@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -47,5 +48,6 @@ class Interruption:
         if self._accelerator.num_processes == 1:
             if self._asked:
                 raise KeyboardInterrupt
-            os.write(2, _SAID)  # a handler may not wait for a stream that is being written
+            with contextlib.suppress(OSError):  # Ctrl-C ends what stderr is piped into, too
+                os.write(2, _SAID)  # a handler may not wait for a stream that is being written
         self._asked = True

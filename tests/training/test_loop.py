@@ -90,6 +90,15 @@ def test_an_interrupted_run_ends_its_step_and_continues_behind_it(tmp_path):
         assert torch.equal(one, two)
 
 
+def test_an_interruption_that_cannot_be_told_still_saves_its_step(tmp_path, monkeypatch):
+    def nobody_reads(*_):
+        raise BrokenPipeError
+
+    monkeypatch.setattr(os, "write", nobody_reads)
+    with pytest.raises(KeyboardInterrupt, match="step 2 is saved"):
+        run(tmp_path, told=1)
+
+
 def test_who_interrupts_twice_need_not_wait_for_the_step(tmp_path):
     def impatient(_):
         signal.raise_signal(signal.SIGINT)
