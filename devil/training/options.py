@@ -48,7 +48,7 @@ class TrainOptions:
     frames: Count = None
     """Frames sampled from a clip. By default the model's own number."""
     precision: Dtype = "fp32"
-    """Precision of the arithmetic; weights stay fp32."""
+    """Precision of the arithmetic; weights stay fp32. fp16 needs a GPU."""
     save_as: Dtype = "fp16"
     """Precision of the saved weights."""
     checkpointing: Flag = False

@@ -91,6 +91,12 @@ def train_stage(options: TrainOptions, records: Sequence[Record], problems: Sequ
 
 
 def _accelerator(options: TrainOptions) -> Accelerator:
+    """
+    Raises:
+        UsageError: fp16 on a CPU, where nothing would be computed in it.
+    """
+    if options.precision == "fp16" and not torch.cuda.is_available():
+        raise UsageError("--precision fp16 needs a GPU", "give bf16 or fp32")
     return Accelerator(
         cpu=not torch.cuda.is_available(),
         mixed_precision="no" if options.precision == "fp32" else options.precision,

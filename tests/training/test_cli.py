@@ -221,6 +221,13 @@ def test_flash_attention_has_no_fp32(folder, capsys):
     assert "--flash-attention has no fp32: add --precision bf16" in capsys.readouterr().err
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU has fp16")
+def test_fp16_is_not_taken_for_fp32_where_there_is_no_gpu(folder, capsys):
+    assert main(command(folder, 2, "none", "--lora", "0", "--precision", "fp16")) == 2
+    assert "--precision fp16 needs a GPU: give bf16 or fp32" in capsys.readouterr().err
+    assert not (folder / "none-run").exists()
+
+
 def test_tensorboard_events_say_what_the_log_says(folder):
     events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     assert main(command(folder, 2, "events", "--lora", "0", "--tensorboard")) == 0
