@@ -115,6 +115,21 @@ def write_text(path: str | os.PathLike, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def append_text(path: str | os.PathLike, text: str) -> None:
+    """Appends `text` as UTF-8 in one write. A kill or a full disk may leave a part of it, which readers have to expect.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    try:
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise OutputError(
+            f"cannot write {path} ({error.strerror})", "free some space and run again: it continues"
+        ) from error
+
+
 def sha256(path: str | os.PathLike) -> str:
     """The hexadecimal SHA-256 of a file's bytes."""
     digest = hashlib.sha256()

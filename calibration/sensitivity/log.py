@@ -7,8 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from devil.errors import OutputError
-from devil.files import write_text
+from devil.files import append_text, write_text
 
 
 class TrialLog:
@@ -38,11 +37,7 @@ class TrialLog:
         """
         if trial not in self._found:
             found = measure()
-            try:
-                with open(self._path, "a", encoding="utf-8") as file:
-                    file.write(json.dumps({"trial": trial, "losses": found}) + "\n")
-            except OSError as error:
-                raise OutputError(f"cannot write {self._path} ({error.strerror})", "free some space") from error
+            append_text(self._path, json.dumps({"trial": trial, "losses": found}) + "\n")
             self._found[trial] = found
         return self._found[trial]
 

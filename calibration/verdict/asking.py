@@ -11,12 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from devil.bundle import MANIFEST
-from devil.errors import OutputError
 from devil.evaluation.answerers import BundleAnswerer
 from devil.evaluation.asking import ask
 from devil.evaluation.datasets import Dataset
 from devil.evaluation.samples import Asked, SampleLog
-from devil.files import sha256, write_text
+from devil.files import append_text, sha256, write_text
 from devil.progress import Progress, no_progress
 
 RSTS = "rst.jsonl"
@@ -66,19 +65,11 @@ def ask_candidate(
         asked = ask(index, cases[index], answerer)
         # Where this question is skipped, the answerer's is the last one's.
         rsts[index] = None if asked.sample is None else answerer.rst
-        _append_rst(folder / RSTS, index, rsts[index])  # before the answer: that one says that the question is done
+        append_text(folder / RSTS, _line(index, rsts[index]))  # before the answer, which says it is done
         log.add(asked)
     progress(stage, len(missing), len(missing))
     every = [log.asked[index] for index in range(len(cases))]
     return Replies([asked for asked in every if asked.sample is not None], rsts)
-
-
-def _append_rst(path: Path, index: int, rst: np.ndarray | None) -> None:
-    try:
-        with open(path, "a", encoding="utf-8") as file:
-            file.write(_line(index, rst))
-    except OSError as error:
-        raise OutputError(f"cannot write {path} ({error.strerror})", "free some space and run again") from error
 
 
 def _line(index: int, rst: np.ndarray | None) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from devil.errors import OutputError
-from devil.files import write_text
+from devil.files import append_text, write_text
 from devil.metrics import Sample
 
 RUN, SAMPLES = "run.json", "samples.jsonl"
@@ -135,14 +135,7 @@ class SampleLog:
         Raises:
             OutputError: it cannot be written.
         """
-        try:
-            with open(self.folder / SAMPLES, "a", encoding="utf-8") as file:
-                file.write(_line(asked))
-        except OSError as error:
-            raise OutputError(
-                f"cannot write {self.folder / SAMPLES} ({error.strerror})",
-                "free some space and run again: it continues",
-            ) from error
+        append_text(self.folder / SAMPLES, _line(asked))
         self.asked[asked.index] = asked
 
     def _check(self, run: Mapping[str, Any], force: bool) -> None:

@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor
 
-from devil.files import write_text
+from devil.files import append_text, write_text
 
 
 class Meter:
@@ -38,6 +38,9 @@ class Meter:
         """Writes a line. A loss that not every batch has is the mean of those that have it.
 
         All processes call this together, and reduce the same numbers: which losses there were is gathered first.
+
+        Raises:
+            OutputError: the log cannot be written.
         """
         now = time.perf_counter()
         names = list(dict.fromkeys(gather_object(list(self._values))))
@@ -50,8 +53,7 @@ class Meter:
         self._accelerator.log(means, step=step)
         if self._accelerator.is_main_process:
             line = {"step": step, "seconds": round(now - self._since, 1), **means}
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+            append_text(self._path, json.dumps(line) + "\n")
         self._values, self._since = {}, now
 
 

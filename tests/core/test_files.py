@@ -10,6 +10,7 @@ import pytest
 
 from devil.errors import OutputError
 from devil.files import (
+    append_text,
     atomic_directory,
     atomic_file,
     check_folder_writable,
@@ -226,3 +227,11 @@ def test_an_array_that_the_disk_took_in_part_is_a_full_disk(tmp_path):
     with pytest.raises(OutputError, match="No space left"), atomic_directory(tmp_path / "out"):
         raise OSError("131072 requested and 36736 written")  # what numpy.ndarray.tofile says
     assert list(tmp_path.iterdir()) == []
+
+
+def test_text_is_appended_and_a_full_disk_is_one_line(tmp_path):
+    for line in ("öne\n", "two\n"):
+        append_text(tmp_path / "log", line)
+    assert (tmp_path / "log").read_text(encoding="utf-8") == "öne\ntwo\n"
+    with pytest.raises(OutputError, match=r"No space left on device.*: free some space and run again: it continues"):
+        append_text("/dev/full", "one\n")
