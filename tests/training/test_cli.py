@@ -1,11 +1,7 @@
 """devil-train from the command line, on a handful of clips."""
 
 import json
-import os
 import signal
-import socket
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -16,6 +12,9 @@ from devil.training import stage_run
 from devil.training.cli import main
 from devil.training.grounding import record_batch
 from tests.tiny import tiny_checkpoint, tiny_config
+from tests.training.processes import together
+
+MODULE = "-m", "devil.training.cli"
 
 
 @pytest.fixture(scope="module")
@@ -238,30 +237,6 @@ def test_tensorboard_events_say_what_the_log_says(folder):
     assert [event.value for event in found.Scalars("answer")] == pytest.approx([line["answer"] for line in log])
 
 
-def together(*args):
-    """`devil-train` in two processes, as torchrun starts them: exit codes and what they said."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    shared = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
-    workers = [
-        subprocess.Popen(
-            [sys.executable, "-m", "devil.training.cli", *args],
-            env=shared | {"RANK": rank, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": "2"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in "01"
-    ]
-    try:
-        said = [worker.communicate(timeout=120) for worker in workers]
-    finally:
-        for worker in workers:
-            worker.kill()
-    return [worker.returncode for worker in workers], [out for out, _ in said], [err for _, err in said]
-
-
 def test_two_processes_give_the_losses_of_one_also_where_only_one_has_a_box(folder):
     def shorten(record):
         if record["video"][0].endswith("0001.mp4"):  # an event between two samples, which the detector never sees
@@ -270,7 +245,7 @@ def test_two_processes_give_the_losses_of_one_also_where_only_one_has_a_box(fold
 
     data = str(named(folder, shorten, "short.json"))
     options = ("--data", data, *WHOLE, "--steps", "3")
-    codes, outs, errors = together(*command(folder, 3, "both", *options))
+    codes, outs, errors = together(*MODULE, *command(folder, 3, "both", *options))
     assert codes == [0, 0], errors
     assert json.loads(outs[0])["records"] == 3
     assert outs[1] == ""
@@ -280,7 +255,7 @@ def test_two_processes_give_the_losses_of_one_also_where_only_one_has_a_box(fold
 
 
 def test_a_batch_that_two_processes_cannot_share_is_refused(folder):
-    codes, _, errors = together(*command(folder, 2, "odd", "--lora", "0", "--batch", "3"))
+    codes, _, errors = together(*MODULE, *command(folder, 2, "odd", "--lora", "0", "--batch", "3"))
     assert codes == [2, 2]
     assert all("--batch 3 cannot be shared by 2 processes: give a multiple of 2" in error for error in errors)
     assert not (folder / "odd").exists()

@@ -13,19 +13,11 @@ from devil.answer import parse_span
 from devil.data.annotation import Record
 from devil.data.writer import write_video
 from devil.evaluation.truth import segment_of, truth_of
-from devil.prompt import PromptWriter
 from devil.training.grounding import record_batch
 from devil.video import probe
-from tests.tiny import tiny_config, tiny_tokenizer
+from tests.tiny import tiny_config
 
 RATE, COUNT, STEP = 10, 60, 4
-
-
-@pytest.fixture(scope="module")
-def writer(tmp_path_factory):
-    path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
-    tiny_tokenizer().save(str(path))
-    return PromptWriter(path, tiny_config())
 
 
 @pytest.fixture(scope="module")

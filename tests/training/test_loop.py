@@ -4,9 +4,6 @@ import json
 import math
 import os
 import signal
-import socket
-import subprocess
-import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -18,6 +15,7 @@ from torch import nn
 from devil.errors import CheckpointError
 from devil.training.loop import LOG, LoopConfig, learning_rate, permuted, train
 from devil.training.state import STATE, load_trained
+from tests.training.processes import together
 
 
 class Curve(nn.Module):
@@ -166,26 +164,8 @@ def in_two_processes(folder, lines):
         f"spec = importlib.util.spec_from_file_location('loops', {__file__!r})\n"
         "loops = importlib.util.module_from_spec(spec); spec.loader.exec_module(loops)\n" + lines
     )
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    shared = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
-    workers = [
-        subprocess.Popen(
-            [sys.executable, str(script)],
-            env=shared | {"RANK": rank, "LOCAL_RANK": rank},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in "01"
-    ]
-    try:
-        for worker in workers:
-            _, said = worker.communicate(timeout=120)
-            assert worker.returncode == 0, said[-2000:]
-    finally:
-        for worker in workers:
-            worker.kill()
+    codes, _, errors = together(str(script))
+    assert codes == [0, 0], errors
 
 
 def test_two_processes_give_the_losses_and_weights_of_one(tmp_path):

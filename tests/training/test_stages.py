@@ -12,21 +12,13 @@ from devil.data.annotation import Record
 from devil.data.records import read_records
 from devil.data.scene import make_scene
 from devil.data.writer import write_dataset
-from devil.prompt import PromptWriter
 from devil.training.grounding import GroundingObjective, record_batch, rsts
 from devil.training.language import language_pass
 from devil.training.loop import LoopConfig, train
 from devil.training.stages import DETECTS, add_lora, parameter_groups
-from tests.tiny import tiny_config, tiny_model, tiny_tokenizer
+from tests.tiny import tiny_config, tiny_model
 
 WORDS = "model.layers.0.self_attn.q_proj.weight"
-
-
-@pytest.fixture(scope="module")
-def writer(tmp_path_factory):
-    path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
-    tiny_tokenizer().save(str(path))
-    return PromptWriter(path, tiny_config())
 
 
 @pytest.fixture(scope="module")

@@ -9,11 +9,10 @@ from devil.data.records import read_records
 from devil.data.writer import write_dataset
 from devil.errors import VideoError
 from devil.progress import no_progress
-from devil.prompt import PromptWriter
 from devil.training.grounding import record_batch
 from devil.training.loop import permuted
 from devil.training.usable import Draw, unusable
-from tests.tiny import tiny_config, tiny_tokenizer
+from tests.tiny import tiny_config
 
 
 @pytest.fixture(scope="module")
@@ -22,13 +21,6 @@ def records(tmp_path_factory):
     found, problems = read_records(write_dataset(folder / "set", "train", count=3, frames=tiny_config().frames))
     assert not problems
     return found
-
-
-@pytest.fixture(scope="module")
-def writer(tmp_path_factory):
-    path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
-    tiny_tokenizer().save(str(path))
-    return PromptWriter(path, tiny_config())
 
 
 def broken_within(path, copy):
