@@ -113,7 +113,7 @@ def scores(samples: Sequence[Sample]) -> np.ndarray:
 
 
 def bootstrap(table: np.ndarray, draws: int = 2000, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
-    """Percentile interval of the column means of `table` [N, M], by resampling rows: low [M] and high [M].
+    """Percentile interval of the column means of `table` [N ≥ 1, M], by resampling rows: low [M] and high [M].
 
     Memory holds a few draws at a time; which rows they take does not depend on how many.
     """
