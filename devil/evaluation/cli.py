@@ -92,7 +92,8 @@ def evaluate(options: EvalOptions) -> dict[str, Any]:
             asked = ask_all(dataset, answerer, log, options.limit, progress)
         except KeyboardInterrupt:
             same = "the same command without --force" if options.force else "the same command"
-            raise KeyboardInterrupt(f"{folder} holds {len(log.asked)} answers, {same} continues") from None
+            answers = sum(not asked.problem for asked in log.asked.values())  # the others are asked again
+            raise KeyboardInterrupt(f"{folder} holds {answers} answers, {same} continues") from None
         progress("drawing", 0, 1)
         values = summarise(dataset, asked) | {"run": run}
         write_text(folder / METRICS, json.dumps(values, indent=1) + "\n")
