@@ -257,9 +257,9 @@ def corners_of(box: Any, width: float, height: float) -> np.ndarray:
     """A box given as an object of four sides in pixels → fractions float32 [4]; nan for None."""
     if box is None:
         return np.full(4, np.nan, np.float32)
-    corners = [box.get(side) for side in SIDES] if isinstance(box, dict) else []
-    if len(corners) != 4 or not all(is_number(corner) for corner in corners):
-        raise BrokenRecordError(f"box is not four numbers: {shown(box)}")
+    corners = [box.get(side) for side in SIDES] if isinstance(box, dict) else [None]
+    if not all(is_number(corner) for corner in corners):
+        raise BrokenRecordError(f"box is not an object of {', '.join(SIDES)} in pixels: {shown(box)}")
     x1, y1, x2, y2 = corners
     if not (x1 < x2 and y1 < y2):
         raise BrokenRecordError(f"box without area: {corners}")
