@@ -20,6 +20,7 @@ from devil.files import sha256
 from devil.progress import Progress
 
 SYNTHETIC = "synthetic"
+CONTROL_MARK = " control"  # behind the name of a data set that is asked about other objects
 CLIPS = 200  # of the fixed held-out split
 _SPLIT: Split = "heldout"
 _READERS = ("annotation", "hcstvg", "moments", "records", "refcoco", "vidstg")  # modules of devil.data
@@ -102,7 +103,7 @@ def load_dataset(
         reason = problems[0].reason if problems else "it is empty"
         raise AnnotationError(f"{path} has no record that can be used ({reason})", "check --root and the file")
     shown = name if name in NAMES else path.name
-    return Dataset(f"{shown} control" if control else shown, sha256(path), tuple(cases), tuple(problems), control)
+    return Dataset(shown + CONTROL_MARK if control else shown, sha256(path), tuple(cases), tuple(problems), control)
 
 
 def held_out_split(cache: Path, progress: Progress, count: int = CLIPS) -> Path:

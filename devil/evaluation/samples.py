@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from devil.errors import OutputError
+from devil.evaluation.datasets import CONTROL_MARK
 from devil.files import append_text, write_text
 from devil.metrics import Sample
 
@@ -143,10 +144,22 @@ class SampleLog:
         if found in (None, json.loads(json.dumps(run))) or force:
             return
         different = sorted(key for key in run if not isinstance(found, dict) or found.get(key) != run[key])
+        told = [(key == "dataset" and _control_words(found, run)) or f"another {key}" for key in different]
         raise OutputError(
-            f"{self.folder} holds the evaluation of another {' and '.join(different) or 'run'}",
+            f"{self.folder} holds the evaluation of {' and '.join(told) or 'another run'}",
             "name another --output, or add --force to start anew",
         )
+
+
+def _control_words(*runs: Any) -> str:
+    """The data set in a folder, where it differs from this run's in `--control` alone; else empty."""
+    datasets = [run.get("dataset") if isinstance(run, dict) else None for run in runs]
+    there, here = (dataset.get("name") if isinstance(dataset, dict) else None for dataset in datasets)
+    if there == f"{here}{CONTROL_MARK}":
+        return f"{here} with --control (this run is without)"
+    if here == f"{there}{CONTROL_MARK}":
+        return f"{there} without --control (this run is with it)"
+    return ""
 
 
 def run_in(folder: Path) -> Any:

@@ -153,6 +153,29 @@ def test_another_run_in_the_same_folder_is_refused(tmp_path, key):
     assert lines(tmp_path / "run") == []
 
 
+@pytest.mark.parametrize(
+    ("there", "here", "words"),
+    [
+        ("synthetic control", "synthetic", r"synthetic with --control \(this run is without\): "),
+        ("synthetic", "synthetic control", r"synthetic without --control \(this run is with it\): "),
+        ("vidstg", "synthetic control", "another dataset: "),
+        ("synthetic", "synthetic", "another dataset: "),
+    ],
+)
+def test_a_control_run_is_told_from_the_run_without(tmp_path, there, here, words):
+    first, second = (RUN_OF | {"dataset": {"name": name, "digest": at}} for at, name in enumerate((there, here)))
+    SampleLog(tmp_path, first)
+    with pytest.raises(OutputError, match=f"holds the evaluation of {words}"):
+        SampleLog(tmp_path, second)
+
+
+@pytest.mark.parametrize("found", [3, {"dataset": 3}, {"dataset": None}])
+def test_a_run_file_that_was_edited_is_another_run(tmp_path, found):
+    (tmp_path / RUN).write_text(json.dumps(found))
+    with pytest.raises(OutputError, match="another dataset and another model"):
+        SampleLog(tmp_path, RUN_OF)
+
+
 def test_foreign_folders_and_files_are_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     for force in (False, True):
