@@ -13,6 +13,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+from devil.progress import Progress, no_progress
 from devil.training.interruption import Interruption
 from devil.training.meter import Meter
 from devil.training.state import resume, save_state
@@ -67,6 +68,7 @@ def train(
     config: LoopConfig,
     folder: Path,
     accelerator: Accelerator | None = None,
+    progress: Progress = no_progress,
 ) -> None:
     """Trains until `config.steps`; continues where a run in `folder` was killed or interrupted.
 
@@ -75,6 +77,7 @@ def train(
         groups: AdamW parameter groups; what is in none of them is frozen.
         draw: the batch of a number; numbers run through steps, accumulation and processes.
         folder: gets `log.jsonl` and the state to resume from.
+        progress: told after every step.
 
     Raises:
         CheckpointError: the state to resume is damaged, or of another model.
@@ -104,6 +107,7 @@ def train(
             accelerator.clip_grad_norm_(parameters, config.clip)
             optimizer.step()
             optimizer.zero_grad()
+            progress("training", step + 1, config.steps)
             is_last, stops = step + 1 == config.steps, interruption.asked()
             if (step + 1) % config.log_every == 0 or is_last:
                 meter.write(step + 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -20,11 +20,11 @@ from devil.files import sha256
 from devil.model.checkpoint import load_model, save_model, tokenizer_file
 from devil.model.devil import DevilModel
 from devil.model.hub import local_folder
-from devil.progress import ProgressBars, no_progress
+from devil.progress import Progress, ProgressBars, no_progress
 from devil.prompt import PromptWriter
 from devil.training.grounding import GroundingObjective, record_batch
 from devil.training.identity import check_run, keep_run, model_digest
-from devil.training.loop import LoopConfig, train
+from devil.training.loop import LOG, LoopConfig, train
 from devil.training.options import TrainOptions
 from devil.training.stages import BATCH, DETECTS, add_lora, parameter_groups
 from devil.training.state import STATE
@@ -64,6 +64,7 @@ def train_stage(options: TrainOptions, records: Sequence[Record], problems: Sequ
     if accelerator.is_main_process:
         keep_run(folder, run)
         sys.stderr.writelines(f"left out  {count} × {reason}\n" for reason, count in summary(problems).items())
+        sys.stderr.write(f"log       {folder / LOG}\n")
     if options.tensorboard:
         accelerator.init_trackers("events")
     writer = PromptWriter(tokenizer_file(start), model.devil)
@@ -71,14 +72,16 @@ def train_stage(options: TrainOptions, records: Sequence[Record], problems: Sequ
     rates = options.detector_rate, options.language_rate
     draw = Draw(records, lambda record: record_batch(record, model.devil, writer), options.seed)
     accumulate = batch // accelerator.num_processes
-    train(
-        GroundingObjective(model, DETECTS[options.stage]),
-        parameter_groups(model, options.stage, *rates, adapted is not None, options.vision),
-        draw,
-        LoopConfig(steps, accumulate=accumulate, seed=options.seed, save_every=options.save_every, log_every=1),
-        folder,
-        accelerator,
-    )
+    with _bars(accelerator) as progress:
+        train(
+            GroundingObjective(model, DETECTS[options.stage]),
+            parameter_groups(model, options.stage, *rates, adapted is not None, options.vision),
+            draw,
+            LoopConfig(steps, accumulate=accumulate, seed=options.seed, save_every=options.save_every, log_every=1),
+            folder,
+            accelerator,
+            progress,
+        )
     broken = {problem.index: problem for problem in gather_object(draw.problems)}
     is_main = accelerator.is_main_process
     accelerator.end_training()
@@ -86,6 +89,7 @@ def train_stage(options: TrainOptions, records: Sequence[Record], problems: Sequ
         return None
     model = adapted.merge_and_unload() if adapted is not None else model
     save_model(model.eval(), options.output, tokenizer_file(start), _DTYPES[options.save_as])
+    sys.stdout.write(f"written   {options.output}\n")
     left_out = summary([*problems, *broken.values()])
     return {"checkpoint": str(options.output), "steps": steps, "records": len(records), "left_out": left_out}
 
@@ -104,6 +108,11 @@ def _accelerator(options: TrainOptions) -> Accelerator:
         project_dir=options.run_folder,
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
+
+
+def _bars(accelerator: Accelerator) -> AbstractContextManager[Progress]:
+    """Of the first process; the others show none."""
+    return ProgressBars() if accelerator.is_main_process else nullcontext(no_progress)
 
 
 def _identity(options: TrainOptions, batch: int) -> dict[str, Any]:
@@ -130,7 +139,7 @@ def _usable(
         AnnotationError: there is none.
     """
     share = accelerator.process_index, accelerator.num_processes
-    with ProgressBars() if accelerator.is_main_process else nullcontext(no_progress) as progress:
+    with _bars(accelerator) as progress:
         problems = gather_object(unusable(records, share, progress))
     if len(problems) == len(records):
         raise AnnotationError(

@@ -8,21 +8,35 @@ symbols  the language model learns, on a perfect eye's codes, what happens when,
 pictures the language model learns on, with what the vision encoder tells of clips
 joint    and now with the detector, which is asked through the RST
 
-Looks, finding and symbols can run side by side (`--phases looks`, …), but the symbols' RST wants the vectors that
-finding has found. Each phase continues where it was killed. Nothing of the held-out split is ever drawn.
+Phases that build on none of each other can run side by side (`--phases looks`, …). Each phase continues where it was
+killed. Nothing of the held-out split is ever drawn.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import importlib.util
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from devil.command import run_command
+from devil.command import check_threads, run_command
+from devil.errors import MissingPackageError, UsageError
+from devil.files import check_folder_writable
+from devil.progress import Progress, ProgressBars, no_progress
 
 Phase = Literal["looks", "finding", "blurring", "symbols", "pictures", "joint"]
 PHASES: tuple[Phase, ...] = ("looks", "finding", "blurring", "symbols", "pictures", "joint")
+BUILDS_ON: Mapping[Phase, tuple[Phase, ...]] = {
+    "looks": (),
+    "finding": (),
+    "blurring": ("finding",),
+    "symbols": ("finding",),  # whose vectors the RST learns to stand for
+    "pictures": ("looks", "finding", "symbols"),
+    "joint": PHASES[:-1],
+}
 _BLUR = 0.5
 _SHORT = 1000  # batches of clips of half the frames that the symbols begin with
 
@@ -35,7 +49,7 @@ class TinyOptions:
         output: folder of the checkpoint; states and logs go to OUTPUT-run, one folder per phase.
         phases: which to run now; what other phases have reached is loaded.
         looks, finding, blurring, symbols, pictures, joint: steps of each phase.
-        threads: of the CPU.
+        threads: of the CPU; 0 for all cores.
         debug: show tracebacks.
         json: end with one line of JSON.
     """
@@ -58,21 +72,47 @@ def main(args: list[str] | None = None) -> int:
 
 
 def run(options: TinyOptions) -> dict[str, Any]:
-    """Runs the phases asked for, in order, and writes the checkpoint after the last of them."""
+    """Runs the phases asked for, in order, and writes the checkpoint after the last of them.
+
+    Raises:
+        UsageError: an option that cannot be meant, or a phase without those that it builds on.
+        OutputError: a folder cannot be written, or holds the state of a phase with other steps.
+    """
+    folder = options.output.with_name(options.output.name + "-run")
+    _check(options, folder)
     import torch
 
     from devil.model.checkpoint import save_model
 
-    torch.set_num_threads(options.threads)
-    folder = options.output.with_name(options.output.name + "-run")
+    torch.set_num_threads(options.threads or os.cpu_count() or 1)
     course = Course.begin(folder)
-    for phase in PHASES:
-        if phase in options.phases:
-            course.train(phase, getattr(options, phase))
-        else:
-            course.load(phase)
+    sys.stderr.write(f"logs      {folder}\n")
+    with ProgressBars() as progress:
+        for phase in PHASES:
+            if phase in options.phases:
+                course.train(phase, getattr(options, phase), progress)
+            else:
+                course.load(phase)
     save_model(course.model.eval(), options.output, course.tokenizer, torch.float16)
+    sys.stdout.write(f"written   {options.output}\n")
     return {"checkpoint": str(options.output), "steps": {phase: getattr(options, phase) for phase in options.phases}}
+
+
+def _check(options: TinyOptions, folder: Path) -> None:
+    """Fails before the long work, not after it."""
+    for package in ("torch", "transformers", "accelerate"):
+        if importlib.util.find_spec(package) is None:
+            raise MissingPackageError(package, "training", "train")
+    check_threads(options.threads)
+    check_folder_writable(options.output)
+    from devil.training.state import STATE
+
+    for phase in options.phases:
+        if getattr(options, phase) < 1:
+            raise UsageError(f"--{phase} is {getattr(options, phase)}", "give a number of steps above 0")
+        for before in BUILDS_ON[phase]:
+            if before not in options.phases and not (folder / before / STATE).exists():
+                raise UsageError(f"{phase} builds on {before}, which {folder} has not", f"add {before} to --phases")
 
 
 @dataclass(frozen=True)
@@ -122,15 +162,31 @@ class Course:
         begin_comparison(model, teaching.symbols, writer.video_prefix([0.0], [1])[0])
         return cls(folder, tokenizer, model, teaching, finding, _plans(config, writer))
 
-    def train(self, phase: Phase, steps: int) -> None:
-        """Trains a phase to its end, from the state it was killed in."""
-        from devil.training.loop import LoopConfig, train
+    def train(self, phase: Phase, steps: int, progress: Progress = no_progress) -> None:
+        """Trains a phase to its end, from the state it was killed in.
 
+        Raises:
+            OutputError: that state is of a phase with another number of steps, whose rates fall differently.
+        """
+        from devil.training.identity import check_run, keep_run
+        from devil.training.loop import LoopConfig, train
+        from devil.training.state import STATE
+
+        run, folder = {"steps": steps}, self.folder / phase
+        check_run(folder, run, STATE)
+        folder.mkdir(parents=True, exist_ok=True)
+        keep_run(folder, run)
         plan = self.plans[phase]
         self.teaching.weights = plan.weights
         groups = [{"params": self._parts(name), "lr": rate} for name, rate in plan.rates.items()]
         config = LoopConfig(steps, warmup=0.02, floor=0.03, save_every=100, log_every=25)
-        train(self._objective(phase), groups, plan.draw, config, self.folder / phase)
+        try:
+            train(
+                self._objective(phase), groups, plan.draw, config, folder,
+                progress=lambda _stage, done, total: progress(phase, done, total),
+            )  # fmt: skip
+        except KeyboardInterrupt as told:
+            raise KeyboardInterrupt(*(f"{phase}: {sentence}" for sentence in told.args)) from None
 
     def load(self, phase: Phase) -> None:
         """Takes over what a phase has reached, if it was ever run."""

@@ -199,7 +199,8 @@ def test_files_that_cannot_be_trained_on_are_counted_and_the_others_trained_on(f
     assert main(args) == 0
     said = capsys.readouterr()
     assert json.loads(said.out.splitlines()[-1])["left_out"] == {"video unreadable": 1}
-    assert said.err == "left out  1 × video unreadable\n"
+    assert said.err == f"left out  1 × video unreadable\nlog       {folder / 'some-run' / 'log.jsonl'}\n"
+    assert f"written   {folder / 'some'}" in said.out.splitlines()
 
 
 @pytest.mark.parametrize("stage", [1, 2, 3])
@@ -247,7 +248,7 @@ def test_two_processes_give_the_losses_of_one_also_where_only_one_has_a_box(fold
     options = ("--data", data, *WHOLE, "--steps", "3")
     codes, outs, errors = together(*MODULE, *command(folder, 3, "both", *options))
     assert codes == [0, 0], errors
-    assert json.loads(outs[0])["records"] == 3
+    assert json.loads(outs[0].splitlines()[-1])["records"] == 3
     assert outs[1] == ""
     assert main(command(folder, 3, "single", *options)) == 0
     for one, two in zip(losses(folder / "single-run"), losses(folder / "both-run"), strict=True):

@@ -75,6 +75,13 @@ def test_a_killed_run_resumes_to_the_same_losses_and_weights(tmp_path):
         assert torch.equal(one, two)
 
 
+def test_every_step_is_told(tmp_path):
+    objective, told = Curve(), []
+    groups = [{"params": list(objective.parameters()), "lr": 1e-2}]
+    train(objective, groups, draw, LoopConfig(3), tmp_path, progress=lambda *step: told.append(step))
+    assert told == [("training", 1, 3), ("training", 2, 3), ("training", 3, 3)]
+
+
 def test_an_interrupted_run_ends_its_step_and_continues_behind_it(tmp_path):
     whole, log = run(tmp_path / "whole")
     before = signal.getsignal(signal.SIGINT)
