@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,17 +39,17 @@ class Answer:
         origin: seconds of the file at which the span's 0 lies: where the segment that was asked about begins.
     """
 
-    info: VideoInfo
+    info: VideoInfo = field(repr=False)  # a printed answer fits a screen
     sentence: str
     text: str
     span: Span | None
-    tube: Tube | None
-    rst: np.ndarray | None
+    tube: Tube | None = field(repr=False)
+    rst: np.ndarray | None = field(repr=False)
     problems: tuple[str, ...]
-    timings: Mapping[str, float]
-    run: Mapping[str, str]
-    decoding: Mapping[str, int]
-    track: Tube | None = None
+    timings: Mapping[str, float] = field(repr=False)
+    run: Mapping[str, str] = field(repr=False)
+    decoding: Mapping[str, int] = field(repr=False)
+    track: Tube | None = field(default=None, repr=False)
     origin: float = 0.0
 
     def to_json(self) -> dict[str, Any]:

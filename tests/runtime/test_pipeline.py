@@ -199,6 +199,8 @@ def test_what_an_answer_lacks_is_reported_and_not_invented(scripted, clip_path, 
     assert (found.tube is not None) == has_tube
     assert problem in " ".join(found.problems)
     assert json.loads(json.dumps(found.to_json()))["problems"] == list(found.problems)
+    assert answer in repr(found)
+    assert len(repr(found)) < 500
 
 
 def test_a_sentence_longer_than_the_model_holds_is_one_line(video):
