@@ -98,7 +98,7 @@ def evaluate(options: EvalOptions) -> dict[str, Any]:
         values = summarise(dataset, asked) | {"run": run}
         write_text(folder / METRICS, json.dumps(values, indent=1) + "\n")
         title = "{model} ({precision}, {engine})".format_map(answerer.identity) + f" on {dataset.name}"
-        write_text(folder / REPORT, report_page(title, values, asked, dataset.is_temporal))
+        write_text(folder / REPORT, report_page(title, values, asked, dataset))
     _summarise(title, values, folder)
     return values
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from html import escape
 from typing import Any
 
 import numpy as np
 
+from devil.evaluation.datasets import Dataset
 from devil.evaluation.samples import Asked
 from devil.evaluation.strips import TOLD, TRUE, data_uri, shown_rows, strip
 from devil.metrics import span_iou, tube_iou
@@ -16,10 +17,10 @@ SHOWN = 3  # clips of each group
 
 _STYLE = f"""
 body {{ font: 15px/1.45 system-ui, sans-serif; color: #1c1c1e; background: #fff; max-width: 72rem; margin: 2rem auto;
-  padding: 0 1rem; }}
+  padding: 0 1rem; overflow-wrap: break-word; }}
 h1 {{ font-size: 1.5rem; margin: 0; }} h2 {{ font-size: 1.15rem; margin: 2.2rem 0 .6rem; }}
 .quiet {{ color: #6b6b70; }}
-table {{ border-collapse: collapse; }}
+.table {{ overflow-x: auto; margin-bottom: 1rem; }} table {{ border-collapse: collapse; }}
 th, td {{ padding: .25rem .9rem; text-align: right; border-bottom: 1px solid #e3e3e6;
   font-variant-numeric: tabular-nums; }}
 th:first-child, td:first-child {{ text-align: left; padding-left: 0; }} thead th {{ font-weight: 600; }}
@@ -30,21 +31,23 @@ figcaption {{ margin-bottom: .35rem; }} q {{ font-weight: 600; }}
 """
 
 
-def report_page(title: str, values: Mapping[str, Any], asked: Sequence[Asked], by_span: bool) -> str:
+def report_page(title: str, values: Mapping[str, Any], asked: Sequence[Asked], dataset: Dataset) -> str:
     """The page as HTML.
 
     Args:
         title: what was evaluated on what.
         values: made by `summarise`.
         asked: everything that was asked.
-        by_span: whether clips are ranked by their span alone, for data sets without boxes.
+        dataset: what it was asked of; clips of one without boxes are ranked by their span alone.
     """
+    by_span = dataset.is_temporal
     parts = [
         f"<h1>{escape(title)}</h1>",
-        f"<p class=quiet>{values['samples']} sentences. Brackets hold 95 % bootstrap intervals. The baseline is the "
+        f"<p class=quiet>{_counts(values, asked, dataset)} Brackets hold 95 % bootstrap intervals. The baseline is the "
         "best constant answer: one stretch of the clip and one box, chosen with the truth in view.</p>",
         _figures(values),
-        _by_type(values),
+        _by_type("By kind of sentence", "kind", values, {one.kind for one in asked}),
+        _by_type("By form of sentence", "form", values, {one.form for one in asked}),
         _skipped(values),
         f"<h2>Clips</h2><p><i class=true>■ true</i> <i class=told>■ answered</i> <span class=quiet>boxes are drawn "
         f"inside their spans; ranked by {'tIoU' if by_span else 'vIoU'}.</span></p>",
@@ -73,27 +76,41 @@ def ranked(asked: Sequence[Asked], by_span: bool) -> dict[str, list[Asked]]:
     return {name: group for name, group in groups.items() if group}
 
 
+def _counts(values: Mapping[str, Any], asked: Sequence[Asked], dataset: Dataset) -> str:
+    """How many sentences the figures are of."""
+    if len(asked) == len(dataset.cases):
+        return f"{values['samples']} sentences."
+    left_out = f", {values['samples']} of them with an answer" if values["samples"] < len(asked) else ""
+    return f"Limited to the first {len(asked)} of {len(dataset.cases)} questions{left_out}."
+
+
 def _figures(values: Mapping[str, Any]) -> str:
     rows = [
         (name, _number(value), _interval(values["intervals"][name]), _number(values["baseline"][name]))
         for name, value in values["metrics"].items()
     ]
+    about = ""
     if "control" in values:
         control = values["control"]
+        about = (
+            "<p class=quiet>A control run asks each clip about another object than its own question's: an answer has "
+            "moved where its boxes overlap the newly named object more than the other one, and is judged where both "
+            "are visible in the same frames.</p>"
+        )
         name = f"answers that move to the newly named object ({control['judged']} judged)"
         rows.append((name, _number(control["moved"]), _interval(control["interval"]), "–"))
-    return "<h2>Figures</h2>" + _table(("metric", "value", "interval", "baseline"), rows)
+    return "<h2>Figures</h2>" + _table(("metric", "value", "interval", "baseline"), rows) + about
 
 
-def _by_type(values: Mapping[str, Any]) -> str:
-    if not values["by_type"]:
-        return ""
+def _by_type(heading: str, column: str, values: Mapping[str, Any], labels: Set[str]) -> str:
+    """The figures of some labels; empty where none of them has any."""
     names = list(values["metrics"])
     rows = [
         (kind, str(figures["samples"]), *(_number(figures[name]) for name in names))
         for kind, figures in values["by_type"].items()
+        if kind in labels
     ]
-    return "<h2>By type of sentence</h2>" + _table(("type", "sentences", *names), rows)
+    return f"<h2>{heading}</h2>" + _table((column, "sentences", *names), rows) if rows else ""
 
 
 def _skipped(values: Mapping[str, Any]) -> str:
@@ -148,7 +165,7 @@ def _timeline(asked: Asked) -> str:
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     header = "".join(f"<th>{escape(name)}</th>" for name in head)
     body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<table><thead><tr>{header}</tr></thead><tbody>{body}</tbody></table>"
+    return f"<div class=table><table><thead><tr>{header}</tr></thead><tbody>{body}</tbody></table></div>"
 
 
 def _number(value: float | None) -> str:

@@ -23,8 +23,15 @@ def asked(oracle, records):
     return [ask(index, record, oracle) for index, record in enumerate(records)]
 
 
-def page(asked, records, by_span=False):
-    return report_page("a <model>", summarise(Dataset("test", "", tuple(records), ()), asked), asked, by_span)
+def page(asked, records, control=False):
+    dataset = Dataset("test", "", tuple(records), (), control)
+    return report_page("a <model>", summarise(dataset, asked), asked, dataset)
+
+
+def rows_under(text, heading):
+    """First cells of the table under a heading."""
+    _, found, rest = text.partition(f"<h2>{heading}</h2>")
+    return re.findall("<tr><td>([^<]*)", rest.partition("</table>")[0]) if found else []
 
 
 def drawn(image, colour):
@@ -40,11 +47,41 @@ def test_the_page_is_self_contained_and_escaped(asked, records):
     assert not re.findall(r"(?:src|href)=\"(?!data:)", text)
     for record in records:
         assert record.sentence in text
-    for heading in ("Figures", "By type of sentence", "Best", "m_vIoU", "box_iou", "baseline"):
+    for heading in ("Figures", "Best", "m_vIoU", "box_iou", "baseline"):
         assert heading in text
     pictures = re.findall(r"data:image/jpeg;base64,([^\"]+)", text)
     assert len(pictures) == len(records)
     assert Image.open(io.BytesIO(base64.b64decode(pictures[0]))).format == "JPEG"
+
+
+def test_kinds_and_forms_are_tables_of_their_own(asked, records):
+    text = page(asked, records)
+    assert rows_under(text, "By kind of sentence") == sorted({record.kind for record in records})
+    assert rows_under(text, "By form of sentence") == sorted({record.form for record in records})
+    bare = [dataclasses.replace(one, kind="", form="") for one in asked]
+    assert "By kind" not in page(bare, records)
+    assert "By form" not in page(bare, records)
+
+
+def test_a_limited_run_says_how_many_questions_there_are(asked, records):
+    assert "4 sentences." in page(asked, records)
+    assert "Limited to the first 3 of 4 questions." in page(asked[:3], records)
+    skipped = [*asked[:2], Asked(2, "gone.mp4", "x", problem="video unreadable: gone")]
+    assert "Limited to the first 3 of 4 questions, 2 of them with an answer." in page(skipped, records)
+
+
+def test_a_control_run_explains_its_figure(asked, records):
+    rivals = [dataclasses.replace(one, rivals=np.stack([one.sample.boxes] * 2)) for one in asked]
+    text = page(rivals, records, control=True)
+    assert "(4 judged)" in text
+    assert "A control run asks" in text
+    assert "A control run asks" not in page(asked, records)
+
+
+def test_wide_tables_scroll_in_themselves(asked, records):
+    text = page(asked, records)
+    assert text.count("<table>") == text.count("<div class=table><table>") == text.count("</table></div>") > 0
+    assert ".table { overflow-x: auto;" in text
 
 
 def test_what_was_left_out_is_listed(asked, records):
